@@ -5,9 +5,8 @@ use std::io;
 use crate::disk_file::{DiskFormat, format_within};
 use crate::materializers::disk::PartitionInfo;
 use crate::materializers::erofs::Summary;
-use crate::materializers::verity::{RootHash, TreeLayout, Uuid};
+use crate::materializers::verity::{TreeLayout, Uuid};
 use crate::{Error, ReadAt, Result, Slice};
-use serde_json::{Value, json};
 
 /// What the name of a partition with a tree has behind the name of the image's.
 const HOLDER: &str = "-verity";
@@ -30,25 +29,11 @@ pub(crate) enum Role<'a> {
 /// An image with a hash tree.
 pub(crate) struct Hashed<'a> {
     pub(crate) layout: TreeLayout,
+    pub(crate) uuid: Uuid,
     /// The place in the list of the partition that the tree is in.
     pub(crate) holder: usize,
     pub(crate) data: Slice<'a>,
     pub(crate) tree: Slice<'a>,
-}
-
-/// A tree of this root hash, as JSON.
-pub(crate) fn document(layout: &TreeLayout, root: &RootHash) -> Value {
-    let parameters = layout.parameters();
-    json!({
-        "root_hash": root.to_string(),
-        "algorithm": "sha256",
-        "salt": parameters.salt_hex(),
-        "data_blocks": layout.data_blocks(),
-        "data_size": layout.data_size(),
-        "data_block_size": parameters.data_block_size(),
-        "hash_block_size": parameters.hash_block_size(),
-        "hash_offset": layout.hash_offset(),
-    })
 }
 
 /// What a tree is of, in words.
@@ -75,13 +60,15 @@ pub(crate) fn role<'a>(disk: &'a dyn ReadAt, list: &[PartitionInfo], index: usiz
     if let Some((holder, of)) = apart.and_then(|holder| Some((holder, list.get(holder)?))) {
         let tree = slice(disk, of);
         if begins_a_tree(&tree)? {
-            let (layout, _) = TreeLayout::read(&tree, 0)?;
+            let (layout, uuid) = TreeLayout::read(&tree, 0)?;
             layout.check_covers(own.size)?;
-            return Ok(Role::Hashed(Box::new(Hashed { layout, holder, data, tree })));
+            return Ok(Role::Hashed(Box::new(Hashed { layout, uuid, holder, data, tree })));
         }
     }
     Ok(match TreeLayout::find(&data)? {
-        Some((layout, _)) => Role::Hashed(Box::new(Hashed { layout, holder: index, data, tree: data })),
+        Some((layout, uuid)) => {
+            Role::Hashed(Box::new(Hashed { layout, uuid, holder: index, data, tree: data }))
+        }
         None => Role::Other,
     })
 }

@@ -11,7 +11,7 @@ use crate::{Beneath, Error, Result, Slice, printable};
 use serde_json::json;
 
 use super::args::Inspect;
-use super::inspect_file_system::of_content;
+use super::inspect_file_system::{Place, of_content};
 use super::inspect_partitions::{of_partitions, of_table};
 use super::program;
 use super::shown::{Shown, or_none};
@@ -72,8 +72,8 @@ fn content(path: &Path) -> Result<Shown> {
     let disk = DiskBytes::open(path)?;
     let whole = Slice::whole(&disk).map_err(|e| Error::io("reading a disk", e))?;
     match format_within(whole)? {
-        Some(DiskFormat::Gpt) => of_partitions(whole),
-        _ => of_content(whole),
+        Some(DiskFormat::Gpt) => of_partitions(whole, path),
+        _ => of_content(whole, Place { path, partition: None }),
     }
 }
 

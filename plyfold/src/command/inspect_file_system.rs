@@ -1,21 +1,31 @@
 //! `inspect`: file systems, and the hash trees behind them.
 
+use std::path::Path;
+
 use crate::disk_file::{DiskFormat, format_within};
 use crate::layer::Timestamp;
-use crate::materializers::verity::{RootHash, TreeLayout};
+use crate::materializers::verity::{self as tree, RootHash, TreeLayout};
 use crate::materializers::{erofs, ext4};
 use crate::{Error, ErrorKind, KernelVersion, ReadAt, Result, Slice};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::hash_trees::{behind, document};
+use super::hash_tree::TreeDocument;
+use super::hash_trees::behind;
 use super::listed::{escaped, utc};
 use super::shown::{Shown, or_none};
 use super::size::Size;
 use super::terminal::table;
 
+/// Where a file system is.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) partition: Option<u32>,
+}
+
 /// Shows a disk, or a partition, that has no partitions.
-pub(crate) fn of_content(part: Slice<'_>) -> Result<Shown> {
+pub(crate) fn of_content(part: Slice<'_>, at: Place<'_>) -> Result<Shown> {
     let behind = behind(&part);
     let shown = match format_within(part)? {
         Some(DiskFormat::Erofs) => {
@@ -34,10 +44,10 @@ pub(crate) fn of_content(part: Slice<'_>) -> Result<Shown> {
     };
     match behind {
         Ok(None) => Ok(shown),
-        Ok(Some((layout, _))) => {
+        Ok(Some((layout, uuid))) => {
             let root = layout.stated_root(&part, &part)?;
             let place = format!("behind {}, from byte {} on", Size(layout.data_size()), layout.hash_offset());
-            Ok(with_tree(shown, &layout, &root, place))
+            Ok(with_tree(shown, (&layout, uuid), &root, at, place))
         }
         Err(e) if *e.kind() == ErrorKind::Io => Err(e),
         Err(e) => Ok(with_damaged_tree(shown, &e)),
@@ -45,8 +55,16 @@ pub(crate) fn of_content(part: Slice<'_>) -> Result<Shown> {
 }
 
 /// Adds a hash tree. What it says is not verified.
-pub(crate) fn with_tree(mut shown: Shown, layout: &TreeLayout, root: &RootHash, place: String) -> Shown {
-    shown.set("hash_tree", "hash tree", document(layout, root), place);
+pub(crate) fn with_tree(
+    mut shown: Shown,
+    (layout, uuid): (&TreeLayout, tree::Uuid),
+    root: &RootHash,
+    at: Place<'_>,
+    place: String,
+) -> Shown {
+    let document = TreeDocument::read(layout, root, Some(uuid));
+    let document = document.at(at.path, at.partition, layout.hash_offset());
+    shown.set("hash_tree", "hash tree", json!(document), place);
     shown.lines.push(("root hash", format!("{root}, not verified")));
     shown
 }

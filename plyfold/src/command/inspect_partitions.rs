@@ -1,12 +1,14 @@
 //! `inspect`: partitions, and what is in each.
 
+use std::path::Path;
+
 use crate::disk_file::format_within;
 use crate::materializers::disk::{PartitionInfo, PartitionTable, Partitions};
 use crate::{Error, ErrorKind, Result, Slice, printable};
 use serde_json::{Value, json};
 
 use super::hash_trees::{Role, role, slice};
-use super::inspect_file_system::{of_content, uuid, with_damaged_tree, with_tree};
+use super::inspect_file_system::{Place, of_content, uuid, with_damaged_tree, with_tree};
 use super::shown::Shown;
 use super::size::Size;
 use super::terminal::table;
@@ -32,12 +34,12 @@ const TYPES: [(&str, &str); 12] = [
 ];
 
 /// Shows the partitions of a disk, and what is in them.
-pub(crate) fn of_partitions(disk: Slice<'_>) -> Result<Shown> {
+pub(crate) fn of_partitions(disk: Slice<'_>, path: &Path) -> Result<Shown> {
     let partitions = Partitions::new(disk)?;
     let (list, mut devices) = (partitions.list(), 0);
     let mut contents = Vec::with_capacity(list.len());
     for (index, partition) in list.iter().enumerate() {
-        let shown = match content(disk, list, index) {
+        let shown = match content(disk, list, index, path) {
             Ok(shown) => shown,
             Err(e) if *e.kind() == ErrorKind::Io => return Err(e),
             Err(e) => {
@@ -58,13 +60,14 @@ pub(crate) fn of_partitions(disk: Slice<'_>) -> Result<Shown> {
 }
 
 /// What is in one partition.
-fn content(disk: Slice<'_>, list: &[PartitionInfo], index: usize) -> Result<Shown> {
+fn content(disk: Slice<'_>, list: &[PartitionInfo], index: usize, path: &Path) -> Result<Shown> {
     let Some(partition) = list.get(index) else { return Ok(Shown::default()) };
+    let at = Place { path, partition: Some(partition.number) };
     let found = role(&disk, list, index);
     match &found {
         // A file system may begin as a tree does: its own superblock comes later.
         Ok(Role::Tree(None)) if format_within(slice(&disk, partition))?.is_some() => {
-            of_content(slice(&disk, partition))
+            of_content(slice(&disk, partition), at)
         }
         Ok(Role::Tree(image)) => {
             let image = image.and_then(|image| list.get(image));
@@ -78,23 +81,22 @@ fn content(disk: Slice<'_>, list: &[PartitionInfo], index: usize) -> Result<Show
             Ok(shown)
         }
         Ok(Role::Hashed(hashed)) if hashed.holder != index => {
-            let shown = of_content(slice(&disk, partition))?;
+            let shown = of_content(slice(&disk, partition), at)?;
             let holder = list.get(hashed.holder);
             let place =
                 holder.map_or_else(String::new, |of| format!("in partition {}, {}", of.number, of.name));
             let root = hashed.layout.stated_root(&hashed.data, &hashed.tree)?;
-            let mut shown = with_tree(shown, &hashed.layout, &root, place);
-            shown.document["hash_tree"]["partition"] = holder.map(|of| of.number).into();
-            Ok(shown)
+            let at = Place { partition: holder.map(|of| of.number), ..at };
+            Ok(with_tree(shown, (&hashed.layout, hashed.uuid), &root, at, place))
         }
         Err(e) if *e.kind() != ErrorKind::Io => {
-            let mut shown = of_content(slice(&disk, partition))?;
+            let mut shown = of_content(slice(&disk, partition), at)?;
             if shown.document["hash_tree_error"].is_null() {
                 shown = with_damaged_tree(shown, e);
             }
             Ok(shown)
         }
-        _ => of_content(slice(&disk, partition)),
+        _ => of_content(slice(&disk, partition), at),
     }
 }
 

@@ -1,15 +1,13 @@
 //! `inspect` of a directory that has disks of an image.
 
-use std::fs::File;
 use std::path::Path;
 
-use crate::materializers::ext4::Summary;
-use crate::snapshot::{Process, SetFile};
-use crate::{Disk, DiskSet, Error, Result, printable, shell};
-use serde_json::{Value, json};
+use crate::snapshot::Process;
+use crate::{DiskSet, Error, Result, printable, shell};
 
 use super::args::Inspect;
-use super::materialize::{disks_document_there, disks_text};
+use super::disks_document::{disks_document_there, state};
+use super::materialize::disks_text;
 use super::progress::short;
 use super::terminal::Terminal;
 
@@ -20,27 +18,7 @@ pub(crate) fn show(folder: &Path, options: &Inspect, terminal: Terminal) -> Resu
         return Err(error.with_context("path", folder.display()));
     }
     let set = DiskSet::open(folder)?;
-    terminal.show(&document(&set), || text(&set, options.no_trunc))
-}
-
-fn document(set: &DiskSet) -> Value {
-    let mut document = disks_document_there(&set.disks);
-    for (at, (record, disk)) in set.records.iter().zip(&set.disks.files).enumerate() {
-        let file = &mut document["files"][at];
-        file["key"] = record.key.clone().into();
-        file["diff_id"] = json!(record.diff_id);
-        file["digest"] = json!(record.digest);
-        file["writable"] = record.writable.into();
-        file["state"] = state(record, disk).into();
-    }
-    let image = &set.image;
-    document["image"] = json!({
-        "reference": image.reference,
-        "manifest": image.digest,
-        "platform": image.platform,
-        "process": image.process,
-    });
-    document
+    terminal.show(&disks_document_there(&set.disks, &set.image), || text(&set, options.no_trunc))
 }
 
 fn text(set: &DiskSet, no_trunc: bool) -> String {
@@ -53,14 +31,14 @@ fn text(set: &DiskSet, no_trunc: bool) -> String {
     lines.extend(image.process.as_ref().map(|process| ("command", command(process))));
     let lines = lines.into_iter().map(|(name, value)| format!("{name:<12}  {}\n", printable(&value)));
     let files = disks_text(&set.disks, |index| {
-        let (record, disk) = (&set.records[index], &set.disks.files[index]);
-        let layer = record.diff_id.as_ref();
+        let disk = &set.disks.files[index];
+        let layer = disk.diff_id.as_ref();
         let layer = layer.map(|id| if no_trunc { id.to_string() } else { short(id).to_owned() });
-        let state = state(record, disk);
+        let state = state(disk);
         let parts = [
-            Some(format!("  {}", record.format)),
+            Some(format!("  {}", disk.format)),
             layer.map(|id| format!("diff_id {id}")),
-            record.writable.then(|| "guests write to it".to_owned()),
+            disk.writable.then(|| "guests write to it".to_owned()),
             state.map(str::to_owned),
         ];
         parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
@@ -72,18 +50,4 @@ fn text(set: &DiskSet, no_trunc: bool) -> String {
 fn command(process: &Process) -> String {
     let words: Vec<String> = process.args.iter().map(|word| shell::word(word)).collect();
     if words.is_empty() { "-".to_owned() } else { words.join(" ") }
-}
-
-/// What is to be said of a disk that guests write to.
-fn state(record: &SetFile, disk: &Disk) -> Option<&'static str> {
-    let file = record.writable.then(|| File::open(&disk.path).ok()).flatten()?;
-    let Ok(found) = Summary::read(file) else { return Some("no sound ext4 file system") };
-    Some(match (found.is_clean, found.needs_recovery) {
-        _ if found.blocks.saturating_mul(found.block_size.into()) > disk.size => {
-            "shorter than its file system"
-        }
-        (_, true) => "the journal has to be replayed",
-        (true, false) => "clean",
-        (false, false) => "not clean",
-    })
 }

@@ -19,7 +19,7 @@ use serde_json::json;
 
 use super::args::Layer;
 use super::disk_args;
-use super::hash_tree::hash_tree;
+use super::hash_tree::TreeDocument;
 use super::one_layer;
 use super::path::Written;
 use super::size::Size;
@@ -68,7 +68,7 @@ fn show(made: &Made, summary: &LayerSummary, disk: &Disk, terminal: Terminal) ->
         "digest": summary.blob,
         "digest_size": summary.blob_size,
         "compression": summary.compression.to_string(),
-        "hash_tree": verified.as_ref().map(hash_tree),
+        "hash_tree": verified.as_ref().map(TreeDocument::of_file),
         "warnings": warnings,
         "notes": made.told(),
     });

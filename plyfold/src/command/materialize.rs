@@ -1,20 +1,20 @@
 //! `materialize`: disks out of an image, and what to do with them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use crate::atomic_file::FileOptions;
 use crate::layer::LayerLimits;
 use crate::shell::quoted;
 use crate::{
-    Advice, CacheProvider as _, Disk, DiskSet, Disks, Error, HashTree, HashedPartition, PullOptions,
-    PulledImage, Result, Rootfs, VerifiedFile, printable,
+    Advice, CacheProvider as _, DiskSet, Disks, Error, HashTree, HashedPartition, PullOptions, PulledImage,
+    Result, Rootfs, printable,
 };
 use serde_json::{Value, json};
 
 use super::args::Materialize;
 use super::boot::Machine;
-use super::hash_tree::{hash_tree, tree_fields};
+use super::disks_document::disks_document;
 use super::hints;
 use super::plugins;
 use super::progress::short;
@@ -101,81 +101,8 @@ pub(crate) async fn of_pulled<T>(
 fn document(image: &PulledImage, disks: &Disks) -> Value {
     let mut document = disks_document(disks);
     document["image"] = pulled(image);
+    document["image"]["process"] = json!(image.process());
     document
-}
-
-/// What disks are, as JSON.
-fn disks_document(disks: &Disks) -> Value {
-    let examples = disks.overlay_differences.examples.iter();
-    let examples: Vec<Value> = examples
-        .map(|found| json!({ "path": found.path.to_string(), "shown": found.fault.to_string() }))
-        .collect();
-    // JSON has no paths that are not UTF-8.
-    let path = |path: &PathBuf| path.display().to_string();
-    let trees: Vec<VerifiedFile> = disks.verified().collect();
-    let file = |file: &Disk| {
-        let tree = trees.iter().find(|tree| tree.disk == file);
-        let mut document = json!({
-            "path": path(&file.path),
-            "role": file.role,
-            "format": file.format,
-            "size": file.size,
-            "hash_tree": tree.map(hash_tree),
-        });
-        if !file.partitions.is_empty() {
-            document["partitions"] = file.partitions.iter().map(partition).collect();
-        }
-        document
-    };
-    let mount = disks.is_mountable().then(|| disks.mount_script());
-    let is_mounted = mount.as_ref().is_some_and(Result::is_ok);
-    let refusal = mount.as_ref().and_then(|script| script.as_ref().err());
-    json!({
-        "files": disks.files.iter().map(file).collect::<Vec<_>>(),
-        "kernel": disks.kernel,
-        "notes": disks.notes,
-        "layers": disks.layers.iter().map(path).collect::<Vec<_>>(),
-        "ext4": disks.ext4.as_ref().map(path),
-        "flat": disks.flat.as_ref().map(path),
-        "merged": disks.merged.as_ref().map(path),
-        "vmdk": disks.vmdk.as_ref().map(path),
-        "partitions": disks.partitions.as_ref().map(path),
-        "raw": disks.raw.as_ref().map(path),
-        "gpt": disks.gpt.as_ref().map(path),
-        "upper": disks.upper.as_ref().map(path),
-        "mount_refused": refusal.map(hints::on_one_line),
-        "mount": mount.and_then(Result::ok),
-        "mount_verified": disks.verified_mount_script(),
-        "unmount": is_mounted.then(|| disks.unmount_script()),
-        "boot": disks.boot_lines().map(Value::from_iter),
-        "overlay_differences": {
-            "count": disks.overlay_differences.count,
-            "examples": examples,
-        },
-    })
-}
-
-/// The same of disks that were made before: what overlayfs shows otherwise of layers is not looked for again.
-pub(crate) fn disks_document_there(disks: &Disks) -> Value {
-    let mut document = disks_document(disks);
-    if !disks.layers.is_empty() {
-        document["overlay_differences"] = Value::Null;
-    }
-    document
-}
-
-fn partition(of: &HashedPartition) -> Value {
-    let HashedPartition { name, diff_id, image, holder, tree, .. } = of;
-    let mut hash_tree = tree_fields(tree);
-    hash_tree["partition"] = holder.number.into();
-    json!({
-        "name": name,
-        "diff_id": diff_id,
-        "number": image.number,
-        "start": image.start,
-        "size": image.size,
-        "hash_tree": hash_tree,
-    })
 }
 
 /// How disks are mounted here, verified and not.

@@ -38,6 +38,7 @@ mod bounds;
 mod complete;
 mod context;
 mod disk_args;
+mod disks_document;
 mod export;
 mod failure;
 mod files;

@@ -11,6 +11,7 @@ use crate::{
 };
 use serde_json::{Value, json};
 
+use super::disks_document::disks_document_there;
 use super::hints;
 use super::image::Image;
 use super::materialize;
@@ -242,7 +243,7 @@ fn show_saved(terminal: Terminal, place: &Place, kept: &KeptSnapshot) -> Result<
 }
 
 fn show_loaded(terminal: Terminal, place: &Place, kept: &KeptSnapshot, disks: &Disks) -> Result<()> {
-    let mut shown = materialize::disks_document_there(disks);
+    let mut shown = disks_document_there(disks, &kept.snapshot.image);
     shown["snapshot"] = document(place, kept);
     terminal.show(&shown, || materialize::disks_text(disks, |_| String::new()))
 }

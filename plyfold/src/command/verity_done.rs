@@ -7,6 +7,7 @@ use crate::materializers::verity::{RootHash, TreeLayout, Uuid};
 use crate::shell::quoted;
 use serde_json::{Value, json};
 
+use super::hash_tree::TreeDocument;
 use super::hash_trees::blocks;
 use super::size::Size;
 
@@ -26,26 +27,21 @@ pub(crate) struct Done {
 
 impl Done {
     pub(crate) fn document(&self) -> Value {
-        let parameters = self.layout.parameters();
         let tree = self.tree.as_ref();
+        let mut hash_tree = TreeDocument::read(&self.layout, &self.root, self.uuid);
+        if let Some((path, _)) = tree {
+            let open = (!self.is_of_vmdk).then(|| self.open_line(path));
+            hash_tree = hash_tree.at(path, None, self.layout.hash_offset()).opened_by(open);
+        }
         // Not every path is UTF-8, as JSON is.
         let path = |path: &Path| path.display().to_string();
         json!({
             "path": path(&self.file),
-            "root_hash": self.root.to_string(),
-            "algorithm": "sha256",
-            "salt": parameters.salt_hex(),
-            "data_blocks": self.layout.data_blocks(),
-            "data_block_size": parameters.data_block_size(),
-            "hash_block_size": parameters.hash_block_size(),
-            "uuid": self.uuid.map(|uuid| uuid.to_string()),
-            "hash_tree": tree.map(|(tree, _)| path(tree)),
-            "hash_offset": tree.map(|_| self.layout.hash_offset()),
+            "verified": self.is_verified,
+            "hash_tree": hash_tree,
             "size": tree.map(|(_, size)| size),
             "sidecar": self.sidecar.as_deref().map(path),
             "table": tree.map(|_| self.table()),
-            "open": tree.filter(|_| !self.is_of_vmdk).map(|(tree, _)| self.open_line(tree)),
-            "verified": self.is_verified,
         })
     }
 

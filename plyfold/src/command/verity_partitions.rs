@@ -1,15 +1,16 @@
 //! `verity FILE --check` and `--roots` of a disk with partitions: each image by its own tree.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::materializers::disk::PartitionInfo;
-use crate::materializers::verity::{RootHash, TreeLayout, Work};
+use crate::materializers::verity::{RootHash, TreeLayout, Uuid, Work};
 use crate::{Error, ErrorKind, HashedDisk, ReadAt, Result, printable};
 use serde_json::{Value, json};
 
 use super::disk_args::Verity;
-use super::hash_trees::{self, Hashed, Role, blocks, role};
+use super::hash_tree::TreeDocument;
+use super::hash_trees::{Hashed, Role, blocks, role};
 use super::terminal::table;
 use super::verity_options::{check_same, check_told};
 use super::verity_roots::{Roots, root_of};
@@ -25,9 +26,17 @@ pub(crate) struct Report {
 struct Row {
     number: u32,
     name: String,
-    /// The partition of the tree, what the tree is, and the root hash that it says, which is not verified.
-    tree: Option<(u32, TreeLayout, RootHash)>,
+    tree: Option<Stated>,
     outcome: Outcome,
+}
+
+/// What a tree says, which is not verified.
+struct Stated {
+    /// The partition that it is in.
+    holder: u32,
+    layout: TreeLayout,
+    root: RootHash,
+    uuid: Uuid,
 }
 
 enum Outcome {
@@ -75,8 +84,8 @@ pub(crate) fn verify_partitions(
         };
         if let Ok(Role::Hashed(hashed)) = &found {
             let holder = list.get(hashed.holder).map_or(partition.number, |holder| holder.number);
-            let stated = hashed.layout.stated_root(&hashed.data, &hashed.tree)?;
-            row.tree = Some((holder, hashed.layout.clone(), stated));
+            let root = hashed.layout.stated_root(&hashed.data, &hashed.tree)?;
+            row.tree = Some(Stated { holder, layout: hashed.layout.clone(), root, uuid: hashed.uuid });
         }
         row.outcome = match wanted.take(partition, row.stated()) {
             Asked::Nothing => Outcome::Unasked,
@@ -230,7 +239,7 @@ impl Report {
         json!({
             "path": self.path.display().to_string(),
             "verified": self.failed() == 0,
-            "partitions": self.rows.iter().map(Row::document).collect::<Vec<_>>(),
+            "partitions": self.rows.iter().map(|row| row.document(&self.path)).collect::<Vec<_>>(),
         })
     }
 
@@ -272,15 +281,18 @@ impl Report {
 
 impl Row {
     fn holder(&self) -> Option<u32> {
-        self.tree.as_ref().map(|(holder, ..)| *holder)
+        self.tree.as_ref().map(|tree| tree.holder)
     }
 
     fn stated(&self) -> Option<RootHash> {
-        self.tree.as_ref().map(|(.., stated)| *stated)
+        self.tree.as_ref().map(|tree| tree.root)
     }
 
-    fn document(&self) -> Value {
-        let mut document = json!({
+    fn document(&self, disk: &Path) -> Value {
+        let tree = self.tree.as_ref().map(|Stated { holder, layout, root, uuid }| {
+            TreeDocument::read(layout, root, Some(*uuid)).at(disk, Some(*holder), layout.hash_offset())
+        });
+        json!({
             "number": self.number,
             "name": self.name,
             "verified": match self.outcome {
@@ -289,16 +301,12 @@ impl Row {
                 Outcome::Verified => Some(true),
             },
             "error": if let Outcome::Failed(e) = &self.outcome { Some(e.message()) } else { None },
-        });
-        if let Some((holder, layout, stated)) = &self.tree {
-            document["hash_tree"] = hash_trees::document(layout, stated);
-            document["hash_tree"]["partition"] = json!(holder);
-        }
-        document
+            "hash_tree": tree,
+        })
     }
 
     fn data(&self) -> String {
-        self.tree.as_ref().map_or_else(|| "-".to_owned(), |(_, layout, _)| blocks(layout))
+        self.tree.as_ref().map_or_else(|| "-".to_owned(), |tree| blocks(&tree.layout))
     }
 
     fn said(&self) -> String {

@@ -318,13 +318,9 @@ mod tests {
     fn verified(place: TreePlace, upper: bool) -> Disks {
         let root = format!("sha256:{}", "ab".repeat(32)).parse().unwrap();
         let at = if place == TreePlace::Append { 8192 } else { 0 };
-        let file = |name: &str, role, hash_tree| Disk {
-            path: format!("/d/{name}").into(),
-            role,
-            format: "raw".to_owned(),
-            size: 0,
-            hash_tree,
-            partitions: Vec::new(),
+        let file = |name: &str, role, hash_tree| {
+            let path = format!("/d/{name}").into();
+            Disk { hash_tree, ..Disk::plain(path, role, "raw", 0) }
         };
         let image = file("rootfs.raw", Role::Image, Some(HashTree::new(root, 2).at(place, at)));
         let tree = (place == TreePlace::Separate).then(|| file("rootfs.verity", Role::HashTree, None));

@@ -105,16 +105,16 @@ impl CompositionPlan {
                     Ok(())
                 })?
             };
-            let of = record_of(file, hash_tree.clone()).with_partitions(partitions.clone());
-            recorded.push(of.of_digest(digest));
-            let format = file.format.name.to_owned();
-            disks.add(Disk { path, role: file.role, format, size, hash_tree, partitions });
+            let of = record_of(file, hash_tree).with_partitions(partitions).of_digest(digest);
+            disks.add(Disk::of(&of, path, size));
+            recorded.push(of);
         }
         for (name, format, text) in sidecars {
             let (path, size) = set.add(&name, |file| Ok(io::Write::write_all(file, text.as_bytes())?))?;
             let of = SetFile::new(name, Role::Sidecar, format, format);
-            recorded.push(of.of_digest(Some(sha256(text.as_bytes()))));
-            disks.add(Disk::plain(path, Role::Sidecar, format, size));
+            let of = of.of_digest(Some(sha256(text.as_bytes())));
+            disks.add(Disk::of(&of, path, size));
+            recorded.push(of);
         }
         #[cfg(all(feature = "erofs", feature = "ext4"))]
         if let Some(upper) = self.upper {
@@ -128,9 +128,9 @@ impl CompositionPlan {
             let (path, size) = set.add(UPPER, |file| upper.join(&[], file).map(drop))?;
             let format = upper.format();
             let empty = EmptyDisk::new(&format, size, root);
-            let file = SetFile::new(UPPER, Role::Image, format.name, format.to_string());
-            recorded.push(file.empty(empty));
-            disks.add(Disk::plain(path, Role::Image, format.name, size));
+            let of = SetFile::new(UPPER, Role::Image, format.name, format.to_string()).empty(empty);
+            disks.add(Disk::of(&of, path, size));
+            recorded.push(of);
         }
         let record = SetRecord::new(image, disks.kernel, recorded).to_json();
         set.add(RECORD, |file| Ok(io::Write::write_all(file, &record)?))?;

@@ -46,8 +46,7 @@ impl DiskSet {
                 own_vmdk::check_file(of, &file, records.iter())
                     .map_err(|e| e.with_context("path", path.display()))?;
             }
-            let (hash_tree, partitions) = (of.hash_tree.clone(), of.partitions.clone());
-            disks.add(Disk { hash_tree, partitions, ..Disk::plain(path, of.role, &of.format, size) });
+            disks.add(Disk::of(of, path, size));
         }
         disks.notes = disks.left_in(folder);
         Ok(Self { image, disks, records })

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use plyfold_core::{HashTree, HashedPartition, KernelVersion, Role};
+use plyfold_core::snapshot::SetFile;
+use plyfold_core::{Digest, HashTree, HashedPartition, KernelVersion, Role};
 #[cfg(feature = "erofs")]
 use plyfold_erofs::OverlayDifferences;
 
@@ -19,8 +20,16 @@ pub struct Disk {
     pub role: Role,
     /// The [name](plyfold_core::Format::name) of its format.
     pub format: String,
+    /// All that its bytes depend on beside the image: name, version and options of its format.
+    pub key: String,
     /// Its size in bytes.
     pub size: u64,
+    /// The digest of its bytes, unless guests write to it.
+    pub digest: Option<Digest>,
+    /// The layer that it was made from, if it was made from one.
+    pub diff_id: Option<Digest>,
+    /// Whether guests write to it.
+    pub writable: bool,
     /// Its hash tree, if it is an image with one.
     pub hash_tree: Option<HashTree>,
     /// The partitions whose images have hash trees, if it is a disk with such.
@@ -28,9 +37,17 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// A file without a hash tree.
+    /// A file of which nothing is recorded.
+    #[cfg(any(test, feature = "command"))]
     pub(crate) fn plain(path: PathBuf, role: Role, format: &str, size: u64) -> Self {
-        Self { path, role, format: format.to_owned(), size, hash_tree: None, partitions: Vec::new() }
+        Self::of(&SetFile::new("", role, format, format), path, size)
+    }
+
+    /// A file as it is recorded.
+    pub(crate) fn of(record: &SetFile, path: PathBuf, size: u64) -> Self {
+        let SetFile { role, format, key, writable, digest, diff_id, hash_tree, partitions, .. } =
+            record.clone();
+        Self { path, role, format, key, size, digest, diff_id, writable, hash_tree, partitions }
     }
 }
 

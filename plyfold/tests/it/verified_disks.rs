@@ -94,7 +94,8 @@ fn a_disk_without_partitions_is_verified_as_a_whole() {
         for more in ["--roots {}/roots.json".to_owned(), format!("--check {}", roots[0].1)] {
             let (code, found, error) = of(&more);
             assert_eq!(code, Some(0), "{format}: {error}");
-            assert!(found["verified"] == true && found["root_hash"] == roots[0].1, "{format}: {found}");
+            let root = &found["hash_tree"]["root_hash"];
+            assert!(found["verified"] == true && *root == roots[0].1, "{format}: {found}");
         }
         assert_eq!(of(&format!("--check {}", "0".repeat(64))).0, Some(5), "{format}");
         if !tree.is_empty() {
@@ -178,14 +179,15 @@ fn a_vmdk_with_a_tree_is_opened_in_the_guest() {
         assert!(made.contains("[exit 0]") && made.contains("dm-mod.create"), "{format}: {made}");
         assert!(!made.contains("veritysetup"), "{format}: {made}");
         let (_, made, _) = json(&place, &format!("verity {{}}/{disk} --hash-tree {{}}/other --json"));
-        assert!(made["open"].is_null() && made["table"].is_string(), "{format}: {made}");
+        assert!(made["hash_tree"]["open"].is_null() && made["table"].is_string(), "{format}: {made}");
         let (code, _, error) = json(&place, &format!("verity {{}}/{disk} --append --json"));
         let hint = error["hint"].as_str().unwrap();
         assert!(code == Some(2) && hint.contains(&format!("--as {format} -m verity=")), "{format}: {hint}");
     }
     let (place, disk, _) = place("erofs");
     let (_, made, _) = json(&place, &format!("verity {{}}/{disk} --hash-tree {{}}/tree --json"));
-    assert!(made["open"].as_str().unwrap_or_default().starts_with("veritysetup open "), "{made}");
+    let open = made["hash_tree"]["open"].as_str().unwrap_or_default();
+    assert!(open.starts_with("veritysetup open "), "{made}");
 }
 
 /// An image that has its devices behind it on one disk needs a newer Linux than the image alone.

@@ -169,7 +169,7 @@ fn hash_trees_are_whole(scene: &Scene, disk: &PowerDisk, tar: &Path) -> Verdict 
     mounted.unmount()?;
     let mounted = disk.mount()?;
     let made: serde_json::Value = serde_json::from_str(&made)?;
-    let root = made["root_hash"].as_str().ok_or_else(|| Failure::new(&made))?;
+    let root = made["hash_tree"]["root_hash"].as_str().ok_or_else(|| Failure::new(&made))?;
     let (data, tree) = (mounted.path().join("data"), mounted.path().join("tree"));
     verity(&data).arg("--append").args(["--check", root]).success()?;
     verity(tar).arg("--hash-tree").arg(&tree).args(["--check", root]).success()?;

@@ -22,7 +22,8 @@ pub(crate) fn layers_have_the_trees_of_veritysetup() -> Verdict {
     let verity = |more: &[&str]| Run::new(program).arg("verity").arg(layer).args(["--json"]).args(more);
     let value = |said: &str, key: &str| {
         let document: serde_json::Value = serde_json::from_str(said)?;
-        Ok::<_, Failure>(document[key].to_string().trim_matches('"').to_owned())
+        let found = document.get("hash_tree").unwrap_or(&document);
+        Ok::<_, Failure>(found[key].to_string().trim_matches('"').to_owned())
     };
     let beside = verity(&["--hash-tree"]).arg(&tree).success()?;
     let root = value(&beside.stdout, "root_hash")?;

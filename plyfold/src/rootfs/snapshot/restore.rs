@@ -56,12 +56,7 @@ impl Restore<'_> {
                 }
                 _ => return Err(Error::unsupported("this content of a snapshot is not known")),
             };
-            let of = &file.file;
-            disks.add(Disk {
-                hash_tree: of.hash_tree.clone(),
-                partitions: of.partitions.clone(),
-                ..Disk::plain(path, of.role, &of.format, size)
-            });
+            disks.add(Disk::of(&file.file, path, size));
         }
         let record = self.snapshot.record().to_json();
         set.add(RECORD, |file| Ok(io::Write::write_all(file, &record)?))?;
