@@ -2,15 +2,14 @@
 
 use std::collections::HashSet;
 
-use serde::de::{DeserializeOwned, Error as _};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::fault::{SnapshotFault, invalid};
 use super::image::SnapshotImage;
-use crate::digest::DigestAlgorithm;
 use crate::manifest::{canonical_json, limits};
-use crate::{Format, HashTree, HashedPartition, KernelVersion, Made, PartitionRange, Result, Size};
+use crate::{Format, KernelVersion, Result, Size};
 
 /// The name of the document in a directory.
 pub const DOCUMENT: &str = "snapshot.json";
@@ -19,11 +18,9 @@ pub const MAX_FILES: usize = limits::LAYERS;
 /// The version of both documents.
 const VERSION: u64 = 1;
 /// Bytes of a file name.
-const NAME_BYTES: usize = 100;
+pub(super) const NAME_BYTES: usize = 100;
 /// Bytes of the key of a format: name, version and options.
 const KEY_BYTES: usize = Format::NAME_BYTES + Format::OPTIONS_BYTES + 16;
-/// Hexadecimal digits of a salt: twice its bytes, of which the kernel takes 256.
-const SALT_DIGITS: usize = 512;
 
 /// What both documents have, each with files of its own.
 #[derive(Deserialize, Serialize)]
@@ -104,52 +101,7 @@ pub(super) fn format(name: &str, key: &str) -> Result<()> {
     Ok(())
 }
 
-/// A hash tree as strictly as the rest.
-pub(super) fn hash_tree<'de, D: Deserializer<'de>>(from: D) -> Result<Option<HashTree>, D::Error> {
-    let Some(said) = Option::<Value>::deserialize(from)? else { return Ok(None) };
-    let tree = HashTree::deserialize(&said).map_err(D::Error::custom)?;
-    if is_tree(&tree) && is_all(&tree, &said) {
-        return Ok(Some(tree));
-    }
-    Err(D::Error::custom("a hash tree is not one of dm-verity"))
-}
-
-/// Partitions with hash trees as strictly as the rest.
-pub(super) fn partitions<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<HashedPartition>, D::Error> {
-    let said = Vec::<Value>::deserialize(from)?;
-    let fits = |range: &PartitionRange| i64::try_from(range.start.saturating_add(range.size)).is_ok();
-    let read = |said: &Value| {
-        let found = HashedPartition::deserialize(said).map_err(D::Error::custom)?;
-        let HashedPartition { name, image, holder, tree, .. } = &found;
-        let is_name = !name.is_empty() && name.len() <= NAME_BYTES && name.bytes().all(is_plain);
-        if is_name && fits(image) && fits(holder) && is_tree(tree) && is_all(&found, said) {
-            return Ok(found);
-        }
-        Err(D::Error::custom("a partition is not one with a hash tree of dm-verity"))
-    };
-    if said.len() > Made::PARTITIONS {
-        return Err(D::Error::custom("there are more partitions than Linux finds on a disk"));
-    }
-    said.iter().map(read).collect()
-}
-
-/// Whether it is a tree of dm-verity. Its salt and sizes are printed as words of commands.
-fn is_tree(tree: &HashTree) -> bool {
-    let is_block = |bytes: u32| [512, 1024, 2048, 4096].contains(&bytes);
-    tree.salt.len() <= SALT_DIGITS
-        && tree.salt.bytes().all(|c| c.is_ascii_hexdigit())
-        && *tree.root.algorithm() == DigestAlgorithm::Sha256
-        && is_block(tree.data_block_size)
-        && is_block(tree.hash_block_size)
-        && i64::try_from(tree.data_size().saturating_add(tree.hash_offset)).is_ok()
-}
-
-/// Whether nothing was passed over.
-fn is_all(read: &impl Serialize, said: &Value) -> bool {
-    serde_json::to_value(read).is_ok_and(|all| all == *said)
-}
-
-fn is_plain(byte: u8) -> bool {
+pub(super) fn is_plain(byte: u8) -> bool {
     byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-'
 }
 

@@ -7,7 +7,7 @@ use super::empty::EmptyDisk;
 use super::fault::invalid;
 use super::image::{SnapshotImage, check_size};
 use super::record::{SetFile, SetRecord};
-use super::roles;
+use super::{roles, tree_form};
 use crate::{Digest, HashTree, HashedPartition, KernelVersion, Result, Role, digest};
 
 /// The media type of the document, and the artifact type of a manifest with it.
@@ -88,9 +88,9 @@ struct FileForm {
     digest: Option<Digest>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     delta: Option<Delta>,
-    #[serde(skip_serializing_if = "Option::is_none", default, deserialize_with = "check::hash_tree")]
+    #[serde(skip_serializing_if = "Option::is_none", default, with = "tree_form::tree")]
     hash_tree: Option<HashTree>,
-    #[serde(skip_serializing_if = "Vec::is_empty", default, deserialize_with = "check::partitions")]
+    #[serde(skip_serializing_if = "Vec::is_empty", default, with = "tree_form::partitions")]
     partitions: Vec<HashedPartition>,
 }
 

@@ -30,6 +30,7 @@ mod manifest;
 mod process;
 mod record;
 mod roles;
+mod tree_form;
 
 #[cfg(test)]
 mod tests;

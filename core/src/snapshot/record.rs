@@ -7,6 +7,7 @@ use super::empty::EmptyDisk;
 use super::fault::invalid;
 use super::image::SnapshotImage;
 use super::roles::{self, Part};
+use super::tree_form;
 use crate::{Digest, HashTree, HashedPartition, KernelVersion, Result, Role, digest};
 
 /// The file name of the record, beside the files of a set.
@@ -47,10 +48,10 @@ pub struct SetFile {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub diff_id: Option<Digest>,
     /// Its hash tree, if it is an image with one.
-    #[serde(skip_serializing_if = "Option::is_none", default, deserialize_with = "check::hash_tree")]
+    #[serde(skip_serializing_if = "Option::is_none", default, with = "tree_form::tree")]
     pub hash_tree: Option<HashTree>,
     /// The partitions whose images have hash trees, if it is a disk with such.
-    #[serde(skip_serializing_if = "Vec::is_empty", default, deserialize_with = "check::partitions")]
+    #[serde(skip_serializing_if = "Vec::is_empty", default, with = "tree_form::partitions")]
     pub partitions: Vec<HashedPartition>,
     /// What it was at first, if it was an empty disk.
     #[serde(skip_serializing_if = "Option::is_none", default)]

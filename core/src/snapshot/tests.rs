@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 use super::*;
 use crate::layer::{Metadata, Timestamp};
 use crate::manifest::{Document, RawManifest};
-use crate::{Descriptor, Digest, ErrorKind, Format, HashTree, MediaType, Role, digest};
+use crate::{
+    Descriptor, Digest, ErrorKind, Format, HashTree, HashedPartition, MediaType, PartitionRange, Role, digest,
+};
 
 fn sha(text: &str) -> Digest {
     digest::sha256(text.as_bytes())
@@ -62,6 +64,51 @@ fn a_snapshot_is_what_was_written() {
     assert!(empty.is_of(&Format { version: 1, ..format.clone() }) && !empty.is_of(&format));
     let names: Vec<String> = snapshot.files.iter().map(|file| file.file.stored_name()).collect();
     assert_eq!(names, ["layer-00.erofs", "upper.delta"]);
+}
+
+/// One case for the names of all fields, and a hash tree as the document of root hashes says it.
+#[test]
+fn fields_are_named_alike() {
+    fn check(value: &Value) {
+        match value {
+            Value::Array(all) => all.iter().for_each(check),
+            Value::Object(all) => all.iter().for_each(|(name, value)| {
+                let is_camel = name.starts_with(|c: char| c.is_ascii_lowercase())
+                    && name.chars().all(|c| c.is_ascii_alphanumeric());
+                assert!(is_camel, "{name}");
+                check(value);
+            }),
+            _ => {}
+        }
+    }
+    let mut snapshot = snapshot();
+    let tree = HashTree::new(sha("root"), 1);
+    let range = PartitionRange::new(1, 1 << 20, 8192);
+    let partition = HashedPartition::new("layer-00", range, range, tree).of_layer(Some(sha("layer")));
+    snapshot.files[0].file.partitions = vec![partition];
+    for document in [snapshot.to_json(), snapshot.record().to_json()] {
+        let value: Value = serde_json::from_slice(&document).unwrap();
+        check(&value);
+        let tree = json!({
+            "rootHash": sha("root").digest(),
+            "hashAlgorithm": "sha256",
+            "salt": "00".repeat(32),
+            "place": "append",
+            "dataBlocks": 1,
+            "dataBlockSize": 4096,
+            "hashBlockSize": 4096,
+            "hashOffset": 4096,
+        });
+        let range = json!({ "number": 1, "start": 1 << 20, "size": 8192 });
+        let partition = json!({
+            "name": "layer-00", "diffId": sha("layer"), "image": range, "holder": range, "hashTree": tree,
+        });
+        assert_eq!(value["files"][0]["hashTree"], tree);
+        assert_eq!(value["files"][0]["partitions"], json!([partition]));
+    }
+    assert_eq!(Snapshot::parse(&snapshot.to_json()).unwrap(), snapshot);
+    let record = snapshot.record();
+    assert_eq!(SetRecord::parse(&record.to_json()).unwrap(), record);
 }
 
 #[test]
@@ -144,9 +191,57 @@ fn names_that_are_paths_or_twice_are_refused() {
     assert!(Snapshot::parse(value.to_string().as_bytes()).is_ok());
 }
 
+type Change<'a> = &'a dyn Fn(&mut Value);
+
+#[test]
+fn a_hash_tree_of_another_form_is_refused() {
+    let cases: &[(&str, Change<'_>, ErrorKind)] = &[
+        (
+            "a salt that is a command",
+            &|v| v["files"][0]["hashTree"]["salt"] = json!("00 $(id)"),
+            ErrorKind::Corrupt,
+        ),
+        (
+            "a block of no size",
+            &|v| v["files"][0]["hashTree"]["dataBlockSize"] = json!(0),
+            ErrorKind::Corrupt,
+        ),
+        (
+            "a root hash of no sha256",
+            &|v| v["files"][0]["hashTree"]["rootHash"] = json!("0".repeat(63)),
+            ErrorKind::Corrupt,
+        ),
+        (
+            "a root hash that is a digest",
+            &|v| v["files"][0]["hashTree"]["rootHash"] = json!(sha("root")),
+            ErrorKind::Corrupt,
+        ),
+        (
+            "a hash tree of another algorithm",
+            &|v| v["files"][0]["hashTree"]["hashAlgorithm"] = json!("sha512"),
+            ErrorKind::Corrupt,
+        ),
+        (
+            "less of a hash tree",
+            &|v| drop(v["files"][0]["hashTree"].as_object_mut().unwrap().remove("salt")),
+            ErrorKind::Corrupt,
+        ),
+        (
+            "a hash tree that is not there",
+            &|v| v["files"][0]["partitions"] = json!([{ "name": "a", "hashTree": null }]),
+            ErrorKind::Corrupt,
+        ),
+        ("more of a hash tree", &|v| v["files"][0]["hashTree"]["more"] = json!(0), ErrorKind::Corrupt),
+    ];
+    for (what, change, kind) in cases {
+        let mut value = value();
+        change(&mut value);
+        assert_eq!(refused(&value).0, *kind, "{what}");
+    }
+}
+
 #[test]
 fn what_no_snapshot_says_is_refused() {
-    type Change<'a> = &'a dyn Fn(&mut Value);
     let cases: &[(&str, Change<'_>, ErrorKind)] = &[
         ("another version", &|v| v["schemaVersion"] = json!(2), ErrorKind::Unsupported),
         ("no version", &|v| v["schemaVersion"] = json!(null), ErrorKind::Corrupt),
@@ -188,17 +283,6 @@ fn what_no_snapshot_says_is_refused() {
         ("another role", &|v| v["files"][0]["role"] = json!("other"), ErrorKind::Corrupt),
         ("a format that is a path", &|v| v["files"][0]["format"] = json!("../x"), ErrorKind::Corrupt),
         ("another key", &|v| v["files"][0]["key"] = json!("other-v1"), ErrorKind::Corrupt),
-        (
-            "a salt that is a command",
-            &|v| v["files"][0]["hashTree"]["salt"] = json!("00 $(id)"),
-            ErrorKind::Corrupt,
-        ),
-        (
-            "a block of no size",
-            &|v| v["files"][0]["hashTree"]["data_block_size"] = json!(0),
-            ErrorKind::Corrupt,
-        ),
-        ("more of a hash tree", &|v| v["files"][0]["hashTree"]["more"] = json!(0), ErrorKind::Corrupt),
         ("no image", &|v| v["image"]["reference"] = json!("a b"), ErrorKind::Corrupt),
         (
             "a name that controls terminals",
