@@ -383,12 +383,13 @@ impl Backends {
         if credential.is_some() && !backend.takes_credentials {
             return Err(Error::config(format!("{}: takes no credential", location.scheme)));
         }
-        let options = options.clone();
-        let opened = (backend.open)(OpenRequest { location, options, credential, shared: shared.clone() });
+        let given = options.clone();
+        let opened =
+            (backend.open)(OpenRequest { location, options: given, credential, shared: shared.clone() });
         opened.await.map_err(|e| {
             let entries =
                 self.iter().map(|backend| (backend.schemes.first().copied().unwrap_or(""), backend.options));
-            options::with_those_that_have(e, "scheme", entries)
+            options::with_those_that_have(e, options, "scheme", entries)
         })
     }
 }

@@ -116,7 +116,7 @@ impl Materializers {
             return Err(Error::config(format!("unknown format {name:?}")).with_hint(hint));
         };
         let made = (entry.open)(options);
-        let made = made.map_err(|e| self.with_those_that_have(e).with_context("format", name))?;
+        let made = made.map_err(|e| self.with_those_that_have(e, options).with_context("format", name))?;
         let wrong = |why: &str| {
             let message = format!("the crate {} has a wrong format {name}: {why}", entry.package);
             Error::new(ErrorKind::Internal, message)
@@ -128,10 +128,10 @@ impl Materializers {
         Ok(made)
     }
 
-    /// The error with the formats that have the option, if it is one that this format has not.
-    fn with_those_that_have(&self, error: Error) -> Error {
+    /// The error with the formats that have the option, or the value of it, if it is one that this format has not.
+    fn with_those_that_have(&self, error: Error, given: &Options) -> Error {
         let entries = self.by_name.values().map(|entry| (entry.name, entry.options));
-        options::with_those_that_have(error, "format", entries)
+        options::with_those_that_have(error, given, "format", entries)
     }
 
     /// A materializer and those below it, which make what it is made from: the topmost first.

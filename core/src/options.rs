@@ -138,22 +138,36 @@ impl Options {
     }
 }
 
-/// The error with those that have the option, if it is of one that there is not: out of names with what they take, such as
-/// `align=BYTES, depth=NUMBER`.
+/// The error with those that have the option, or the value of it, if it is of one that there is not: out of names with what
+/// they take, such as `align=BYTES, depth=NUMBER, place=above|below`.
 pub(crate) fn with_those_that_have(
     error: Error,
+    given: &Options,
     what: &str,
     entries: impl Iterator<Item = (&'static str, &'static str)>,
 ) -> Error {
-    let Some(OptionFault::Unknown(key, _)) = error.detail() else { return error };
+    let (key, value) = match error.detail() {
+        Some(OptionFault::Unknown(key, _)) => (key, None),
+        Some(OptionFault::Value(key, _)) => match given.0.get(key) {
+            Some(Value::String(value)) => (key, Some(value)),
+            _ => return error,
+        },
+        _ => return error,
+    };
+    let has_value = |values: &str| {
+        value.is_none_or(|value| values.contains('|') && values.split('|').any(|one| one == value))
+    };
     let has = |options: &str| {
-        options.split(", ").any(|option| option.split_once('=').is_some_and(|(name, _)| name == key))
+        let mut options = options.split(", ").filter_map(|option| option.split_once('='));
+        options.any(|(name, values)| name == key && has_value(values))
     };
     let names: Vec<&str> = entries.filter(|(_, options)| has(options)).map(|(name, _)| name).collect();
-    let hint = match *names {
-        [] => return error,
-        [one] => format!("the {what} {one} has the option `{key}`"),
-        _ => format!("the {what}s {} have the option `{key}`", names.join(", ")),
+    let hint = match (&*names, value) {
+        ([], _) => return error,
+        ([one], Some(value)) => format!("{key}={value} is of the {what} {one}"),
+        (_, Some(value)) => format!("{key}={value} is of the {what}s {}", names.join(", ")),
+        ([one], None) => format!("the {what} {one} has the option `{key}`"),
+        (_, None) => format!("the {what}s {} have the option `{key}`", names.join(", ")),
     };
     error.with_hint(hint)
 }
@@ -311,6 +325,26 @@ mod tests {
         fn default() -> Self {
             let (label, many, some) = (String::new(), Vec::new(), NonZero::<u32>::MIN);
             Self { align: 1, delta: 0, label, many, small: 0, some, sparse: true, verity: None }
+        }
+    }
+
+    #[test]
+    fn a_value_that_another_one_has_is_found() {
+        let entries = [
+            ("one", "verity=append|apart"),
+            ("two", "align=BYTES, verity=append|beside"),
+            ("three", "verity=beside"),
+        ];
+        for (pair, said) in [
+            ("verity=beside", Some("verity=beside is of the format two")),
+            ("verity=append", Some("verity=append is of the formats one, two")),
+            ("verity=inside", None),
+            ("verity=3", None),
+        ] {
+            let options = Options::parse([pair]).unwrap();
+            let error = Error::from(OptionFault::Value("verity".to_owned(), "refused".to_owned()));
+            let error = with_those_that_have(error, &options, "format", entries.into_iter());
+            assert_eq!(error.hint(), said, "{pair}");
         }
     }
 

@@ -61,6 +61,12 @@ impl AtomicFile {
         Ok(Self { is_new: true, ..Self::create(target, options, stop)? })
     }
 
+    /// Refuses a target that is there, as [`create_new`](Self::create_new), before any work.
+    #[cfg(feature = "command")]
+    pub(crate) fn check_new(target: &Path) -> Result<()> {
+        if std::fs::symlink_metadata(target).is_ok() { Err(taken(target)) } else { Ok(()) }
+    }
+
     /// As [`AtomicFile::create`], for a file that is written in another folder of the same file system.
     pub(crate) fn create_in(
         directory: &Path,

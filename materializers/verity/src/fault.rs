@@ -23,7 +23,8 @@ plyfold_core::fault! {
     Salt(usize) => (Config, "a salt of {0} bytes", "a salt has at most 256 bytes"),
     SaltDigits(String) => (Config, "{0:?} is not a salt", "write pairs of hexadecimal digits, or - for no salt"),
     Size(u64, u32) => (Config, "a file of {0} bytes is not made of {1}-byte blocks",
-        "choose smaller data blocks: what is behind the last complete one would not be verified"),
+        "choose smaller data blocks, or fill the file up with zeros, as `truncate -s %512 FILE` does it for 512 bytes: what is \
+         behind the last complete block would not be verified"),
     Superblock(&'static str) => (Corrupt, "the superblock of the hash tree is damaged: {0}"),
     TooLarge(u64, u32) => (Limit, "a hash tree of {0} blocks of {1} bytes ends beyond what a file holds"),
     UuidText(String) => (Config, "{0:?} is not a UUID"),

@@ -264,7 +264,8 @@ impl Extent {
     }
 
     fn missing(&self) -> Error {
-        Error::not_found("a file of the VMDK is missing").with_context("file", &self.path)
+        let error = Error::not_found("a file of the VMDK is missing").with_context("file", &self.path);
+        error.with_hint("bring it back beside the descriptor, which names it")
     }
 
     fn failed(&self, action: &str, error: io::Error) -> Error {

@@ -93,7 +93,7 @@ pub(crate) struct Verity {
     /// An option of the format, such as block-size=512; may be given several times; `formats` lists them [default: verity=append]
     #[arg(short = 'm', long = "format-option", value_name = "KEY=VALUE", requires = "format")]
     pub(crate) format_option: Vec<String>,
-    /// Write the root hashes to this file, in place of showing them
+    /// Write the root hashes to this file, which must not be there, in place of showing them
     #[arg(long, value_name = "FILE.json", requires = "format", value_parser = file)]
     pub(crate) out: Option<PathBuf>,
     /// Keep the root hashes in the store as a referrer of the image, which `push --referrers` pushes with it

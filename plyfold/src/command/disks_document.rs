@@ -1,7 +1,7 @@
 //! Disks of an image as JSON: the same fields in every verb.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::disk_file::DiskBytes;
 use crate::materializers::ext4::Summary;
@@ -20,11 +20,12 @@ struct FileDocument<'a> {
     role: Role,
     format: &'a str,
     key: &'a str,
-    size: u64,
+    /// Of one that is missing it is not known.
+    size: Option<u64>,
     digest: Option<&'a Digest>,
     diff_id: Option<&'a Digest>,
     writable: bool,
-    /// Of a disk that guests write to.
+    /// Of a disk that guests write to, and of one that is missing.
     state: Option<&'static str>,
     hash_tree: Option<TreeDocument>,
     partitions: Vec<PartitionDocument<'a>>,
@@ -42,7 +43,8 @@ struct PartitionDocument<'a> {
 }
 
 impl<'a> FileDocument<'a> {
-    fn of(disk: &'a Disk, trees: &[VerifiedFile<'_>]) -> Self {
+    fn of(disk: &'a Disk, trees: &[VerifiedFile<'_>], missing: &[PathBuf]) -> Self {
+        let is_missing = missing.contains(&disk.path);
         let tree = trees.iter().find(|tree| tree.disk == disk);
         let bytes = (!disk.partitions.is_empty()).then(|| DiskBytes::open(&disk.path).ok()).flatten();
         let partition = |of: &'a HashedPartition| PartitionDocument {
@@ -58,11 +60,11 @@ impl<'a> FileDocument<'a> {
             role: disk.role,
             format: &disk.format,
             key: &disk.key,
-            size: disk.size,
+            size: (!is_missing).then_some(disk.size),
             digest: disk.digest.as_ref(),
             diff_id: disk.diff_id.as_ref(),
             writable: disk.writable,
-            state: state(disk),
+            state: if is_missing { Some("missing") } else { state(disk) },
             hash_tree: tree.map(TreeDocument::of_file),
             partitions: disk.partitions.iter().map(partition).collect(),
         }
@@ -90,17 +92,23 @@ pub(crate) fn state(disk: &Disk) -> Option<&'static str> {
 
 /// What disks are, as JSON.
 pub(crate) fn disks_document(disks: &Disks) -> Value {
+    document(disks, &[])
+}
+
+/// The same without what needs those that are missing.
+fn document(disks: &Disks, missing: &[PathBuf]) -> Value {
+    let is_complete = missing.is_empty();
     let examples = disks.overlay_differences.examples.iter();
     let examples: Vec<Value> = examples
         .map(|found| json!({ "path": found.path.to_string(), "shown": found.fault.to_string() }))
         .collect();
     let path = |path: &Option<_>| path.as_deref().map(shown);
     let trees: Vec<VerifiedFile> = disks.verified().collect();
-    let mount = disks.is_mountable().then(|| disks.mount_script());
+    let mount = (is_complete && disks.is_mountable()).then(|| disks.mount_script());
     let is_mounted = mount.as_ref().is_some_and(Result::is_ok);
     let refusal = mount.as_ref().and_then(|script| script.as_ref().err());
     json!({
-        "files": disks.files.iter().map(|disk| FileDocument::of(disk, &trees)).collect::<Vec<_>>(),
+        "files": disks.files.iter().map(|disk| FileDocument::of(disk, &trees, missing)).collect::<Vec<_>>(),
         "kernel": disks.kernel,
         "notes": disks.notes,
         "layers": disks.layers.iter().map(|path| shown(path)).collect::<Vec<_>>(),
@@ -114,9 +122,9 @@ pub(crate) fn disks_document(disks: &Disks) -> Value {
         "upper": path(&disks.upper),
         "mount_refused": refusal.map(hints::on_one_line),
         "mount": mount.and_then(Result::ok),
-        "mount_verified": disks.verified_mount_script(),
+        "mount_verified": disks.verified_mount_script().filter(|_| is_complete),
         "unmount": is_mounted.then(|| disks.unmount_script()),
-        "boot": disks.boot_lines().map(Value::from_iter),
+        "boot": is_complete.then(|| disks.boot_lines().map(Value::from_iter)).flatten(),
         "overlay_differences": {
             "count": disks.overlay_differences.count,
             "examples": examples,
@@ -125,8 +133,8 @@ pub(crate) fn disks_document(disks: &Disks) -> Value {
 }
 
 /// The same of disks that were made before: what overlayfs shows otherwise of layers is not looked for again.
-pub(crate) fn disks_document_there(disks: &Disks, image: &SnapshotImage) -> Value {
-    let mut document = disks_document(disks);
+pub(crate) fn disks_document_there(disks: &Disks, image: &SnapshotImage, missing: &[PathBuf]) -> Value {
+    let mut document = document(disks, missing);
     if !disks.layers.is_empty() {
         document["overlay_differences"] = Value::Null;
     }

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use crate::snapshot::Process;
-use crate::{DiskSet, Error, Result, printable, shell};
+use crate::{Digest, DiskSet, Error, Result, printable, shell};
 
 use super::args::Inspect;
 use super::disks_document::{disks_document_there, state};
-use super::materialize::disks_text;
+use super::materialize::{files_text, usage_text};
 use super::progress::short;
 use super::terminal::Terminal;
 
@@ -17,23 +17,26 @@ pub(crate) fn show(folder: &Path, options: &Inspect, terminal: Terminal) -> Resu
         let error = Error::config("--raw writes the manifest of an image, and a directory of disks has none");
         return Err(error.with_context("path", folder.display()));
     }
-    let set = DiskSet::open(folder)?;
-    terminal.show(&disks_document_there(&set.disks, &set.image), || text(&set, options.no_trunc))
+    let set = DiskSet::open_incomplete(folder)?;
+    let document = disks_document_there(&set.disks, &set.image, &set.missing);
+    terminal.show(&document, || text(&set, options.no_trunc))?;
+    set.check_complete()
 }
 
 fn text(set: &DiskSet, no_trunc: bool) -> String {
     let image = &set.image;
+    let digest = |id: &Digest| if no_trunc { id.to_string() } else { short(id).to_owned() };
     let mut lines = vec![
         ("image", image.reference.clone()),
-        ("manifest", image.digest.to_string()),
+        ("manifest", digest(&image.digest)),
         ("platform", image.platform.clone()),
     ];
     lines.extend(image.process.as_ref().map(|process| ("command", command(process))));
     let lines = lines.into_iter().map(|(name, value)| format!("{name:<12}  {}\n", printable(&value)));
-    let files = disks_text(&set.disks, |index| {
+    let files = files_text(&set.disks, |index| {
         let disk = &set.disks.files[index];
         let layer = disk.diff_id.as_ref();
-        let layer = layer.map(|id| if no_trunc { id.to_string() } else { short(id).to_owned() });
+        let layer = layer.map(digest);
         let state = state(disk);
         let parts = [
             Some(format!("  {}", disk.format)),
@@ -43,7 +46,8 @@ fn text(set: &DiskSet, no_trunc: bool) -> String {
         ];
         parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
     });
-    lines.collect::<String>() + "\n" + &files
+    let use_of = if set.missing.is_empty() { usage_text(&set.disks) } else { String::new() };
+    lines.collect::<String>() + "\n" + &files + &use_of
 }
 
 /// The words of a shell.

@@ -149,12 +149,22 @@ fn text(image: &PulledImage, disks: &Disks) -> String {
 
 /// What disks are, and how to use them; `made_of` says what each file was made of.
 pub(crate) fn disks_text(disks: &Disks, made_of: impl Fn(usize) -> String) -> String {
-    let size = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
-    let line = |(index, path): (usize, &Path)| {
-        format!("{}  {}{}\n", path.display(), Size(size(path)), made_of(index))
+    files_text(disks, made_of) + &usage_text(disks)
+}
+
+/// The files, and the root hashes.
+pub(crate) fn files_text(disks: &Disks, made_of: impl Fn(usize) -> String) -> String {
+    let size = |path: &Path| match std::fs::metadata(path) {
+        Ok(metadata) => Size(metadata.len()).to_string(),
+        Err(_) => "missing".to_owned(),
     };
+    let line =
+        |(index, path): (usize, &Path)| format!("{}  {}{}\n", path.display(), size(path), made_of(index));
     let mut text: String = disks.paths().enumerate().map(line).collect();
-    for found in disks.verified() {
+    let is_of_partition =
+        |root: &str| disks.verified_partitions().iter().any(|of| of.tree.root_hash() == root);
+    // What a file and a partition hold alike is said of the partition, which a guest has.
+    for found in disks.verified().filter(|found| !is_of_partition(found.tree.root_hash())) {
         let (root, name) = (found.tree.root_hash(), found.device());
         text.extend(["root hash  ", root, "  ", &printable(&name), &offset(found.tree), "\n"]);
     }
@@ -166,7 +176,12 @@ pub(crate) fn disks_text(disks: &Disks, made_of: impl Fn(usize) -> String) -> St
         let of = format!("partition {}, {}{holder}", image.number, printable(name));
         text.extend(["root hash  ", tree.root_hash(), "  ", &of, "\n"]);
     }
-    let boot = disks.boot_lines();
+    text
+}
+
+/// How they are mounted and booted.
+pub(crate) fn usage_text(disks: &Disks) -> String {
+    let (mut text, boot) = (String::new(), disks.boot_lines());
     // A disk needs its version in the guest, which is said below.
     let kernel = disks.kernel.filter(|_| boot.is_none());
     text.extend(kernel.map(|kernel| format!("\nIt needs Linux {kernel} or later.\n")));

@@ -19,6 +19,7 @@ pub(crate) async fn show(session: &Session, options: Verity, format: &str) -> Re
     let Some(image) = options.file.to_str() else {
         return Err(Error::config("the name of an image is text"));
     };
+    options.out.iter().try_for_each(|out| AtomicFile::check_new(out))?;
     let rootfs = rootfs(session, format, &options.format_option).and_then(|rootfs| {
         let rootfs = rootfs.verified(true);
         rootfs.check().map(|()| rootfs)
@@ -40,7 +41,7 @@ pub(crate) async fn show(session: &Session, options: Verity, format: &str) -> Re
     let Some(out) = options.out else { return write(document.as_bytes()) };
     let (target, durably) = (out.clone(), options.durably);
     let size = blocking(move |stop| {
-        let mut file = AtomicFile::create(&target, durably.options(), stop)?;
+        let mut file = AtomicFile::create_new(&target, durably.options(), stop)?;
         file.write_all(document.as_bytes())?;
         file.publish()
     });

@@ -243,7 +243,7 @@ fn show_saved(terminal: Terminal, place: &Place, kept: &KeptSnapshot) -> Result<
 }
 
 fn show_loaded(terminal: Terminal, place: &Place, kept: &KeptSnapshot, disks: &Disks) -> Result<()> {
-    let mut shown = disks_document_there(disks, &kept.snapshot.image);
+    let mut shown = disks_document_there(disks, &kept.snapshot.image, &[]);
     shown["snapshot"] = document(place, kept);
     terminal.show(&shown, || materialize::disks_text(disks, |_| String::new()))
 }

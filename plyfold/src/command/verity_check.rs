@@ -7,12 +7,12 @@ use std::path::Path;
 use crate::disk_file::{DiskBytes, DiskFormat, format_within, open_error};
 use crate::materializers::disk::Partitions;
 use crate::materializers::verity::{RootHash, TreeLayout, Uuid, VerityFault, Work};
-use crate::{Error, ErrorKind, HashedDisk, ReadAt as _, Result, RootHashes, Slice};
+use crate::{Error, ErrorKind, ReadAt as _, Result, RootHashes, Slice};
 
 use super::disk_args::Verity;
 use super::hash_trees::behind;
 use super::verity_done::Done;
-use super::verity_options::{check_same, check_told, open, parameters};
+use super::verity_options::{Told, check_same, check_told, open, parameters};
 use super::verity_partitions::{Report, has_trees, verify_partitions};
 use super::verity_roots::Roots;
 
@@ -94,7 +94,7 @@ fn verify_whole(
     options: &Verity,
     data: Slice<'_>,
     root: RootHash,
-    told: Option<&HashedDisk>,
+    told: Option<Told<'_>>,
     work: &Work,
 ) -> Result<Done> {
     let file = &options.file;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::disk_file::open_error;
 use crate::materializers::verity::{Parameters, TreeLayout};
-use crate::{Error, HashedDisk, Result};
+use crate::{Error, HashedDisk, HashedFormat, Result, printable};
 
 use super::disk_args::Verity;
 
@@ -62,7 +62,8 @@ pub(crate) fn open(path: &Path) -> Result<File> {
 }
 
 /// Refuses a tree that is another one than a document of root hashes says.
-pub(crate) fn check_told(layout: &TreeLayout, told: &HashedDisk) -> Result<()> {
+pub(crate) fn check_told(layout: &TreeLayout, told: Told<'_>) -> Result<()> {
+    let Told { disk: told, format } = told;
     let parameters = layout.parameters();
     let there = (
         "sha256",
@@ -83,5 +84,18 @@ pub(crate) fn check_told(layout: &TreeLayout, told: &HashedDisk) -> Result<()> {
     if there == said {
         return Ok(());
     }
-    Err(Error::corrupt("the hash tree is of other data, or of other options, than the document says"))
+    let HashedFormat { name, version, options, .. } = format;
+    let options = if options.is_empty() { String::new() } else { format!("-{}", printable(options)) };
+    let of = format!("{}-v{version}{options}", printable(name));
+    let message = format!(
+        "the hash tree is of other data, or of other options, than the document says, which is of {of}"
+    );
+    Err(Error::corrupt(message))
+}
+
+/// What a document of root hashes says of a disk, and the format that it is of.
+#[derive(Clone, Copy)]
+pub(crate) struct Told<'a> {
+    pub(crate) disk: &'a HashedDisk,
+    pub(crate) format: &'a HashedFormat,
 }

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 
 use crate::materializers::disk::PartitionInfo;
 use crate::materializers::verity::{RootHash, TreeLayout, Uuid, Work};
-use crate::{Error, ErrorKind, HashedDisk, ReadAt, Result, printable};
+use crate::{Error, ErrorKind, HashedDisk, ReadAt, Result, RootHashes, printable};
 use serde_json::{Value, json};
 
 use super::disk_args::Verity;
 use super::hash_tree::TreeDocument;
 use super::hash_trees::{Hashed, Role, blocks, role};
 use super::terminal::table;
-use super::verity_options::{check_same, check_told};
+use super::verity_options::{Told, check_same, check_told};
 use super::verity_roots::{Roots, root_of};
 
 /// What became of each partition that is no hash tree.
@@ -106,7 +106,7 @@ fn verify(
     options: &Verity,
     found: Result<Role<'_>>,
     root: &RootHash,
-    told: Option<&HashedDisk>,
+    told: Option<Told<'_>>,
     holder: Option<u32>,
     work: &Work,
 ) -> Result<()> {
@@ -119,7 +119,7 @@ fn verify(
     check_same(options, &layout)?;
     if let Some(told) = told {
         check_told(&layout, told)?;
-        if told.hash_partition.or(told.partition) != holder {
+        if told.disk.hash_partition.or(told.disk.partition) != holder {
             return Err(Error::corrupt("its hash tree is in another partition than the document says"));
         }
     }
@@ -130,7 +130,7 @@ fn verify(
 enum Asked<'a> {
     Failed(Error),
     Nothing,
-    Root(RootHash, Option<&'a HashedDisk>),
+    Root(RootHash, Option<Told<'a>>),
 }
 
 /// The root hashes that are asked for, and those that were found.
@@ -140,7 +140,7 @@ enum Wanted<'a> {
         roots: Vec<RootHash>,
         found: BTreeSet<RootHash>,
     },
-    Document(&'a [HashedDisk]),
+    Document(&'a RootHashes),
     /// Of these partitions, by their numbers.
     Named(Vec<(u32, RootHash)>),
 }
@@ -153,7 +153,7 @@ impl<'a> Wanted<'a> {
                     !list.iter().any(|of| Some(of.number) == disk.partition && of.name == disk.name)
                 });
                 return match missing {
-                    None => Ok(Self::Document(&document.disks)),
+                    None => Ok(Self::Document(document)),
                     Some(disk) => {
                         let error =
                             Error::corrupt("the disk does not have a partition that the document is of");
@@ -188,9 +188,10 @@ impl<'a> Wanted<'a> {
                 None if stated.is_none() => Asked::Failed(Error::corrupt("it has no hash tree")),
                 None => Asked::Failed(Error::config("no root hash is given for it")),
             },
-            Self::Document(disks) => match disks.iter().find(|disk| disk.partition == Some(partition.number))
-            {
-                Some(disk) => root_of(disk).map_or_else(Asked::Failed, |root| Asked::Root(root, Some(disk))),
+            Self::Document(document) => match of_number(document, partition.number) {
+                Some(disk) => root_of(disk).map_or_else(Asked::Failed, |root| {
+                    Asked::Root(root, Some(Told { disk, format: &document.format }))
+                }),
                 None => Asked::Failed(Error::corrupt("the document of root hashes does not name it")),
             },
             Self::Named(named) => {
@@ -214,6 +215,10 @@ impl<'a> Wanted<'a> {
             stated.join(", ")
         )))
     }
+}
+
+fn of_number(document: &RootHashes, number: u32) -> Option<&HashedDisk> {
+    document.disks.iter().find(|disk| disk.partition == Some(number))
 }
 
 /// The number of the partition that is meant: its name, or the number itself.

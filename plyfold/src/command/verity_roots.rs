@@ -6,6 +6,7 @@ use crate::materializers::verity::RootHash;
 use crate::{Error, HashedDisk, Result, RootHashes};
 
 use super::disk_args::Expected;
+use super::verity_options::Told;
 
 /// The root hashes that a disk has to have.
 pub(crate) enum Roots {
@@ -25,7 +26,7 @@ impl Roots {
     }
 
     /// The one of a file without partitions, and what the document says of its tree.
-    pub(crate) fn of_whole(&self, file: &Path) -> Result<(RootHash, Option<&HashedDisk>)> {
+    pub(crate) fn of_whole(&self, file: &Path) -> Result<(RootHash, Option<Told<'_>>)> {
         let document = match self {
             Self::Document(document) => document,
             Self::Given(given) => {
@@ -50,7 +51,7 @@ impl Roots {
                 document.format.name
             )));
         };
-        Ok((root_of(disk)?, Some(disk)))
+        Ok((root_of(disk)?, Some(Told { disk, format: &document.format })))
     }
 }
 

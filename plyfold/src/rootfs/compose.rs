@@ -20,7 +20,7 @@ use crate::blocking::Stop;
 /// The format of an upper.
 const UPPER_FORMAT: &str = "ext4-upper";
 /// The formats of EROFS images, which overlayfs can stack.
-const STACKABLE: [&str; 8] = [FLAT, GPT, LAYERS, MERGED, RAW, TARS, VMDK, VMDK_GPT];
+const STACKABLE: [&str; 8] = [FLAT, LAYERS, MERGED, TARS, GPT, RAW, VMDK, VMDK_GPT];
 
 impl Rootfs {
     /// Checks what can be checked without an image, before one is pulled.

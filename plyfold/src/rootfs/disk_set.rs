@@ -1,6 +1,6 @@
 //! A set of disks that is in a folder already.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 #[cfg(feature = "command")]
 use plyfold_core::durable::parent;
@@ -25,6 +25,8 @@ pub struct DiskSet {
     pub disks: Disks,
     /// What was recorded of each of [`Disks::files`], in their order.
     pub records: Vec<SetFile>,
+    /// Those of the files that are not there, of a set that [`open_incomplete`](Self::open_incomplete) has read.
+    pub missing: Vec<PathBuf>,
 }
 
 impl DiskSet {
@@ -36,11 +38,25 @@ impl DiskSet {
     /// [`Config`](crate::ErrorKind::Config) when a disk is no regular file; [`Corrupt`](crate::ErrorKind::Corrupt) for a record
     /// that is none; [`Io`](crate::ErrorKind::Io).
     pub fn open(folder: &Path) -> Result<Self> {
+        let set = Self::open_incomplete(folder)?;
+        set.check_complete()?;
+        Ok(set)
+    }
+
+    /// The same of a folder that may lack disks: they are [`missing`](Self::missing), and have the size 0.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), but for missing disks.
+    pub fn open_incomplete(folder: &Path) -> Result<Self> {
         let SetRecord { image, kernel, files: records, .. } = record(folder)?;
-        let mut disks = Disks { kernel, ..Disks::default() };
+        let (mut disks, mut missing) = (Disks { kernel, ..Disks::default() }, Vec::new());
         for of in &records {
             let path = folder.join(&of.name);
-            let file = regular_file::open(folder, &of.name)?.ok_or_else(|| missing_disk(&path))?;
+            let Some(file) = regular_file::open(folder, &of.name)? else {
+                missing.push(path.clone());
+                disks.add(Disk::of(of, path, 0));
+                continue;
+            };
             let size = file.metadata().map_err(|e| Error::io("looking at a disk", e))?.len();
             if own_vmdk::is_one(of) {
                 own_vmdk::check_file(of, &file, records.iter())
@@ -49,7 +65,15 @@ impl DiskSet {
             disks.add(Disk::of(of, path, size));
         }
         disks.notes = disks.left_in(folder);
-        Ok(Self { image, disks, records })
+        Ok(Self { image, disks, records, missing })
+    }
+
+    /// Refuses a set that lacks a disk.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound).
+    pub fn check_complete(&self) -> Result<()> {
+        self.missing.first().map_or(Ok(()), |path| Err(missing_disk(path)))
     }
 
     /// Refuses disks that a machine cannot start with: one that guests write to and that is in use, or was cut off.

@@ -42,6 +42,7 @@ mod snapshots_of_changed_files;
 mod tenants;
 mod terminal;
 mod threads;
+mod told;
 mod tree_documents;
 mod usage;
 mod verified_disks;

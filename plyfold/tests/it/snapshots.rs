@@ -42,7 +42,24 @@ fn write_as_a_guest(disk: &Path) {
     file.write_all_at(b"the end", size - 7).unwrap();
     // The first block of group descriptors.
     file.write_all_at(&[0; 4096], 4096).unwrap();
-    file.write_all_at(b"mounted once", 1024 + 120).unwrap();
+    change_superblock(&file, |superblock| superblock[120..132].copy_from_slice(b"mounted once"));
+}
+
+/// Changes the superblock of an ext4 file system, which stays sound.
+pub(crate) fn change_superblock(disk: &File, change: impl FnOnce(&mut [u8; 1024])) {
+    let mut superblock = [0; 1024];
+    disk.read_exact_at(&mut superblock, 1024).unwrap();
+    change(&mut superblock);
+    let checksum = crc32c(&superblock[..1020]);
+    superblock[1020..].copy_from_slice(&checksum.to_le_bytes());
+    disk.write_all_at(&superblock, 1024).unwrap();
+}
+
+/// CRC-32C as ext4 begins it.
+fn crc32c(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(!0, |sum, &byte| {
+        (0..8).fold(sum ^ u32::from(byte), |sum, _| (sum >> 1) ^ if sum & 1 == 1 { 0x82f6_3b78 } else { 0 })
+    })
 }
 
 pub(crate) struct Scene {

@@ -1,7 +1,6 @@
 //! Snapshots of disks that are in use, that were not unmounted, or that were cut off.
 
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt as _;
 
 use plyfold::atomic_file::FileOptions;
 use plyfold::materializers::ext4::Summary;
@@ -10,7 +9,7 @@ use plyfold::snapshot::{self, DisksToSave, SnapshotFault};
 use plyfold::{Disks, ErrorKind, Rootfs};
 
 use super::run::Place;
-use super::snapshots::{Scene, name};
+use super::snapshots::{Scene, change_superblock, name};
 
 async fn made(scene: &Scene) -> Disks {
     let rootfs = Rootfs::erofs_flat().upper(64 << 20);
@@ -45,12 +44,8 @@ async fn a_disk_that_was_not_unmounted_is_saved_with_a_note() {
         snapshot::save(&scene.path("vm"), &scene.path("clean"), FileOptions::default()).await.unwrap();
     assert!(saved.notes.is_empty(), "{:?}", saved.notes);
     let disk = File::options().read(true).write(true).open(&upper).unwrap();
-    let mut superblock = [0; 1024];
-    disk.read_exact_at(&mut superblock, 1024).unwrap();
-    superblock[0x60] |= 0x4; // needs_recovery
-    let checksum = crc32c(&superblock[..1020]);
-    superblock[1020..].copy_from_slice(&checksum.to_le_bytes());
-    disk.write_all_at(&superblock, 1024).unwrap();
+    // needs_recovery
+    change_superblock(&disk, |superblock| superblock[0x60] |= 0x4);
     assert!(Summary::read(&disk).unwrap().needs_recovery);
     let saved =
         snapshot::save(&scene.path("vm"), &scene.path("saved"), FileOptions::default()).await.unwrap();
@@ -61,13 +56,6 @@ async fn a_disk_that_was_not_unmounted_is_saved_with_a_note() {
     let (_, loaded) =
         snapshot::load(&scene.path("saved"), &scene.path("out"), FileOptions::default()).await.unwrap();
     assert!(Summary::read(File::open(loaded.upper.unwrap()).unwrap()).unwrap().needs_recovery);
-}
-
-/// CRC-32C as ext4 begins it.
-fn crc32c(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(!0, |sum, &byte| {
-        (0..8).fold(sum ^ u32::from(byte), |sum, _| (sum >> 1) ^ if sum & 1 == 1 { 0x82f6_3b78 } else { 0 })
-    })
 }
 
 /// QEMU and Cloud Hypervisor lock the disks that they have open.

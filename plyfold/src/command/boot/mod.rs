@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::shell::quoted;
-use crate::{DiskSet, Error, ErrorKind, HashTreeFault, Platform, Result, Rootfs, printable};
+use crate::{DiskSet, Error, ErrorKind, Platform, Result, Rootfs, printable};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use tokio::process::Command;
 
@@ -89,10 +89,10 @@ pub(super) async fn start(options: Boot, terminal: Terminal) -> Result<ExitCode>
     }
     let has_trees = set.disks.has_hash_trees();
     if verity.is_some() && !has_trees {
-        let missing = HashTreeFault::Untold(folder.display().to_string());
+        let error = Error::config("the disks have no hash tree").with_context("path", folder.display());
         let hint =
             "`plyfold materialize IMAGE --as FORMAT -m verity=append --out DIR` makes disks with hash trees";
-        return Err(Error::from(missing).with_hint(hint));
+        return Err(error.with_hint(hint));
     }
     let shown = format!("`plyfold inspect {}` prints the lines for other programs", quoted(&folder));
     check_architecture(&set.image.platform.parse()?).map_err(|e| e.with_hint(shown))?;

@@ -19,11 +19,17 @@ pub(super) fn judged(disk: &File, of: &SetFile, live: bool) -> Result<Option<Str
         return Err(SnapshotFault::InUse(user.to_string()).into());
     }
     let (name, found) = (&of.name, uncut(disk, of)?);
-    let is_clean = found.is_none_or(|found| found.is_clean && !found.needs_recovery);
-    Ok(match user {
-        Some(user) => Some(format!("{name}: {user}; it is saved as a power cut would leave it")),
-        None if is_clean => None,
-        None => Some(format!("{name} was not unmounted; it is saved as it is, as after a power cut")),
+    let is_clean = found.as_ref().map(|found| found.is_clean && !found.needs_recovery);
+    Ok(match (user, is_clean) {
+        (Some(user), Some(_)) => Some(format!("{name}: {user}; it is saved as a power cut would leave it")),
+        (Some(user), None) => {
+            Some(format!("{name} has no sound ext4 file system; it is saved as it is. {user}"))
+        }
+        (None, Some(true)) => None,
+        (None, Some(false)) => {
+            Some(format!("{name} was not unmounted; it is saved as it is, as after a power cut"))
+        }
+        (None, None) => Some(format!("{name} has no sound ext4 file system; it is saved as it is")),
     })
 }
 
