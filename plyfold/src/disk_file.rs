@@ -23,7 +23,7 @@ use std::sync::{Mutex, PoisonError};
 use plyfold_core::files::Files;
 use plyfold_core::{Error, ReadAt, Result, Slice, data_from};
 use plyfold_disk::{Partitions, has_partitions};
-use plyfold_erofs::{ErofsFiles, Reader};
+use plyfold_erofs::{DeviceSummary, ErofsFiles, Reader, Summary};
 use plyfold_ext4::Ext4Files;
 use plyfold_vmdk::{Descriptor, FlatDisk, MAX_DESCRIPTOR, SparseDisk};
 
@@ -65,7 +65,7 @@ pub fn format_of(path: &Path) -> Result<Option<DiskFormat>> {
 }
 
 fn format_by(start: &[u8]) -> Option<DiskFormat> {
-    if plyfold_erofs::Summary::is_image(start) {
+    if Summary::is_image(start) {
         Some(DiskFormat::Erofs)
     } else if plyfold_ext4::Summary::is_file_system(start) {
         Some(DiskFormat::Ext4)
@@ -209,9 +209,15 @@ fn of_partitions(mut partitions: Partitions<impl Read + io::Seek + 'static>) -> 
     let sizes: Vec<u64> = partitions.list().iter().map(|partition| partition.size).collect();
     for (index, size) in sizes.iter().enumerate() {
         partitions = partitions.starting_with(index);
-        let format = start_of(&mut partitions, START.min(*size))?;
-        if matches!(format, Some(DiskFormat::Erofs | DiskFormat::Ext4)) {
-            return of_file_system(partitions, format);
+        match start_of(&mut partitions, START.min(*size))? {
+            Some(DiskFormat::Erofs) => {
+                let image = Summary::read(&mut partitions)?;
+                let start = |device: &DeviceSummary| u64::from(device.start) * u64::from(image.block_size);
+                let places: Vec<u64> = image.devices.iter().map(start).collect();
+                return of_file_system(partitions.with_places(&places)?, Some(DiskFormat::Erofs));
+            }
+            Some(DiskFormat::Ext4) => return of_file_system(partitions, Some(DiskFormat::Ext4)),
+            _ => {}
         }
     }
     let count = sizes.len();

@@ -54,6 +54,25 @@ impl<R: Read + Seek> Partitions<R> {
         self
     }
 
+    /// The same with the partitions behind the first that is read at these places, in bytes from its start: what is behind the data
+    /// of a partition, such as a hash tree, is not read. Partitions without a place are left out.
+    ///
+    /// # Errors
+    /// [`Corrupt`](plyfold_core::ErrorKind::Corrupt) for places that are not in ascending order.
+    pub fn with_places(mut self, places: &[u64]) -> Result<Self> {
+        self.position = 0;
+        self.starts = std::iter::once(0).chain(places.iter().copied()).collect();
+        self.starts.truncate(self.table.partitions.len().saturating_sub(self.first));
+        if !self.starts.is_sorted_by(|before, after| before < after) {
+            return Err(Error::corrupt("the devices of the image are not one behind the other"));
+        }
+        let last = self.starts.len().checked_sub(1);
+        let size =
+            last.and_then(|last| Some(self.starts.get(last)? + self.list().get(self.first + last)?.size));
+        self.size = size.unwrap_or_default();
+        Ok(self)
+    }
+
     /// The partitions in the order of their numbers.
     pub fn list(&self) -> &[PartitionInfo] {
         &self.table.partitions
@@ -71,7 +90,8 @@ impl<R: Read + Seek> Read for Partitions<R> {
         let found = index.and_then(|index| {
             let partition = self.list().get(self.first + index)?;
             let within = self.position - self.starts.get(index)?;
-            Some((partition.start + within, partition.size.saturating_sub(within)))
+            let next = self.starts.get(index + 1).map_or(u64::MAX, |next| next - self.position);
+            Some((partition.start + within, partition.size.saturating_sub(within).min(next)))
         });
         let Some((at, left)) = found.filter(|_| self.position < self.size) else { return Ok(0) };
         let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());

@@ -36,6 +36,40 @@ fn image() -> Sample {
     samples::of_layers("app", &[lower, upper])
 }
 
+/// A hash tree behind an image, or in a partition of its own, is none of the image's data.
+#[test]
+fn files_of_disks_with_hash_trees() {
+    let place = place();
+    for (number, format) in [
+        "erofs -m verity=append",
+        "ext4 -m verity=append",
+        "gpt -m verity=append",
+        "gpt -m verity=append -m block-size=512",
+        "gpt -m verity=partition",
+        "raw -m verity=append",
+        "vmdk -m verity=append",
+        "vmdk-gpt -m verity=append",
+        "vmdk-gpt -m verity=partition",
+        "vmdk-stream -m verity=append",
+        "vmdk-stream -m of=gpt -m verity=append",
+        "vmdk-stream -m of=gpt -m verity=partition",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let made = run(&place, &format!("materialize {{}}/app.tar --as {format} --out {{}}/{number} -q"));
+        assert!(made.contains("[exit 0]"), "{format}: {made}");
+        let mut files = place.files();
+        files.retain(|name| name.starts_with(&format!("{number}/rootfs.")) && !name.ends_with(".verity"));
+        assert_eq!(files.len(), 1, "{format}");
+        for (path, wanted) in [("etc/new", b"new\n".to_vec()), ("usr/lib/data", vec![b'x'; 6000])] {
+            let file = place.path(&files[0]);
+            let read = place.command(["cat", file.as_str(), path]).output().unwrap();
+            assert!(read.stdout == wanted, "{format}: {path}: {read:?}");
+        }
+    }
+}
+
 /// A place with the image as an archive.
 fn place() -> Place {
     let place = Place::new();

@@ -60,7 +60,7 @@ pub(crate) fn disks_of_holes_have_the_trees_of_veritysetup() -> Verdict {
     };
     let made: serde_json::Value =
         serde_json::from_str(&verity(&["--hash-tree"]).arg(&ours).success()?.stdout)?;
-    let text = |key: &str| made[key].as_str().unwrap_or_default().to_owned();
+    let text = |key: &str| made["hash_tree"][key].as_str().unwrap_or_default().to_owned();
     Run::new("veritysetup")
         .arg("format")
         .args([&disk, &theirs])

@@ -65,6 +65,14 @@ fn partitions_are_read_from_any_of_them_on() {
         read(&whole).unwrap().starting_with(first).read_to_end(&mut found).unwrap();
         assert!(found == contents[first..].concat(), "from {first} on");
     }
+    // Parts of partitions, each up to the place of the next one.
+    let mut found = Vec::new();
+    read(&whole).unwrap().with_places(&[4096, 8192]).unwrap().read_to_end(&mut found).unwrap();
+    assert!(found == [&contents[0][..4096], &contents[1][..4096], &contents[2]].concat());
+    let of_one = |places: &[u64]| read(&whole).unwrap().starting_with(2).with_places(places).map(drop);
+    assert!(of_one(&[1]).is_ok());
+    let error = read(&whole).unwrap().with_places(&[8192, 8192]).map(drop).unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Corrupt);
     // A place beyond what 63 bits of bytes hold is no place.
     let mut far = whole;
     far[512 + 32..512 + 40].fill(0xff);
