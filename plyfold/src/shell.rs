@@ -6,14 +6,19 @@ use std::path::{Path, PathBuf};
 
 /// A path as one word of a shell's command.
 ///
-/// Bytes that are no text, and control characters are written as octal numbers: the printed command is safe to show,
-/// and names the exact path.
+/// Bytes that are no text, and control characters but line feeds at the end are written as octal numbers: the printed command
+/// is safe to show, and names the exact path.
 pub(crate) fn quoted(path: &Path) -> String {
     let bytes = path.as_os_str().as_bytes();
     match std::str::from_utf8(bytes) {
         Ok(text) if !text.contains(is_unsafe) => word(text),
-        // Line feeds at its end are lost, which no file of ours has in its name.
-        _ => format!("\"$(printf '{}')\"", octal(bytes)),
+        _ => {
+            // A shell drops line feeds at the end of what a command prints.
+            let feeds = bytes.iter().rev().take_while(|byte| **byte == b'\n').count();
+            let printed = octal(&bytes[..bytes.len() - feeds]);
+            let end = if feeds == 0 { String::new() } else { format!("'{}'", "\n".repeat(feeds)) };
+            format!("\"$(printf '{printed}')\"{end}")
+        }
     }
 }
 
@@ -108,7 +113,7 @@ mod tests {
         b"",
         b"it's $HOME `id` \"a\" \\n *",
         b"-rf",
-        b"two\nlines\n",
+        b"two\nlines\n\n",
         b"\x1b[31mred\x07",
         b"not \xff text \xc3",
         b"%s 100% \\101",
@@ -119,10 +124,9 @@ mod tests {
     fn a_shell_reads_what_was_meant() {
         for path in ODD {
             let word = quoted(Path::new(OsStr::from_bytes(path)));
-            assert!(!word.contains(char::is_control), "{word:?}");
+            assert!(!word.contains(|c: char| c.is_control() && c != '\n'), "{word:?}");
             let said = Command::new("sh").arg("-c").arg(format!("printf %s {word}")).output().unwrap();
-            // Line feeds at the end of a path are lost, which no file of ours has.
-            assert_eq!(said.stdout, path.strip_suffix(b"\n").unwrap_or(path), "{word}");
+            assert_eq!(said.stdout, path, "{word}");
         }
     }
 

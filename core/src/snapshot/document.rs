@@ -111,11 +111,11 @@ impl Delta {
 impl SnapshotFile {
     /// A file with its content, whose digest it has.
     pub fn new(file: SetFile, size: u64, content: Content) -> Self {
-        let digest = match &content {
-            Content::Whole(digest) => Some(digest.clone()),
+        let whole = match &content {
+            Content::Whole(digest) => Some((digest.clone(), size)),
             Content::Delta(_) => None,
         };
-        Self { file: file.of_digest(digest), size, content }
+        Self { file: file.of_content(whole), size, content }
     }
 
     /// The digest and the size of what is stored.

@@ -44,6 +44,9 @@ pub struct SetFile {
     /// The digest of its bytes, unless guests write to it: what is said of it holds for these bytes alone.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub digest: Option<Digest>,
+    /// How many bytes it has, unless guests write to it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub size: Option<u64>,
     /// The layer that it was made from, if it was made from one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub diff_id: Option<Digest>,
@@ -73,6 +76,7 @@ impl SetFile {
             key: key.into(),
             writable: false,
             digest: None,
+            size: None,
             diff_id: None,
             hash_tree: None,
             partitions: Vec::new(),
@@ -92,10 +96,10 @@ impl SetFile {
         if self.writable { format!("{stem}.delta") } else { self.name.clone() }
     }
 
-    /// The same with the digest of its bytes.
+    /// The same with the digest of its bytes and their number, or without both.
     #[must_use]
-    pub fn of_digest(mut self, digest: Option<Digest>) -> Self {
-        self.digest = digest;
+    pub fn of_content(mut self, content: Option<(Digest, u64)>) -> Self {
+        (self.digest, self.size) = content.unzip();
         self
     }
 
@@ -152,8 +156,10 @@ impl SetRecord {
         for file in &files {
             check::format(&file.format, &file.key)?;
             file.digest.iter().chain(&file.diff_id).try_for_each(digest::supported)?;
-            if file.digest.is_some() == file.writable {
-                return Err(invalid("what guests write to has no digest, and everything else has one"));
+            if file.digest.is_some() == file.writable || file.size.is_some() == file.writable {
+                return Err(invalid(
+                    "what guests write to has no digest and no size, and everything else has both",
+                ));
             }
         }
         roles::check(files.iter().map(SetFile::part))?;

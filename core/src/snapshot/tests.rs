@@ -21,6 +21,7 @@ fn snapshot() -> Snapshot {
     let image = image.with_process(Some(Process { args, env, cwd: "/".to_owned(), user: String::new() }));
     let layer = SetFile {
         digest: Some(sha("erofs")),
+        size: Some(4096),
         diff_id: Some(sha("layer")),
         hash_tree: Some(HashTree::new(sha("root"), 1)),
         ..SetFile::new("layer-00.erofs", Role::Image, "erofs-layers", "erofs-layers-v3")

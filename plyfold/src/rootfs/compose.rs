@@ -105,14 +105,15 @@ impl CompositionPlan {
                     Ok(())
                 })?
             };
-            let of = record_of(file, hash_tree).with_partitions(partitions).of_digest(digest);
+            let of = record_of(file, hash_tree).with_partitions(partitions);
+            let of = of.of_content(digest.map(|digest| (digest, size)));
             disks.add(Disk::of(&of, path, size));
             recorded.push(of);
         }
         for (name, format, text) in sidecars {
             let (path, size) = set.add(&name, |file| Ok(io::Write::write_all(file, text.as_bytes())?))?;
             let of = SetFile::new(name, Role::Sidecar, format, format);
-            let of = of.of_digest(Some(sha256(text.as_bytes())));
+            let of = of.of_content(Some((sha256(text.as_bytes()), size)));
             disks.add(Disk::of(&of, path, size));
             recorded.push(of);
         }

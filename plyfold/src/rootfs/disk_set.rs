@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 #[cfg(feature = "command")]
 use plyfold_core::durable::parent;
-use plyfold_core::snapshot::{RECORD, SetFile, SetRecord, SnapshotImage};
+use plyfold_core::snapshot::{RECORD, SetFile, SetRecord, SnapshotFault, SnapshotImage};
 use plyfold_core::{Error, Result};
 
 use super::disks::{Disk, Disks};
@@ -36,7 +36,7 @@ impl DiskSet {
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound) when the folder lacks a disk, or does not say which image its disks are of;
     /// [`Config`](crate::ErrorKind::Config) when a disk is no regular file; [`Corrupt`](crate::ErrorKind::Corrupt) for a record
-    /// that is none; [`Io`](crate::ErrorKind::Io).
+    /// that is none, and for a disk that guests do not write to and whose size has changed; [`Io`](crate::ErrorKind::Io).
     pub fn open(folder: &Path) -> Result<Self> {
         let set = Self::open_incomplete(folder)?;
         set.check_complete()?;
@@ -61,6 +61,10 @@ impl DiskSet {
             if own_vmdk::is_one(of) {
                 own_vmdk::check_file(of, &file, records.iter())
                     .map_err(|e| e.with_context("path", path.display()))?;
+            }
+            if of.size.is_some_and(|made| made != size) {
+                let altered = Error::from(SnapshotFault::Modified(of.name.clone()));
+                return Err(altered.with_context("path", path.display()));
             }
             disks.add(Disk::of(of, path, size));
         }

@@ -517,7 +517,7 @@ async fn what_a_hostile_snapshot_says_is_refused() {
     }
     // The disk is another one than it says.
     scene.edit(|value| value["files"][4]["delta"]["disk"] = json!(digest::sha256(b"other")));
-    assert_eq!(*scene.load("out").await.unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!(*scene.refused().await.kind(), ErrorKind::Corrupt);
     reset();
     // A size that no disk here has room for.
     scene.edit(|value| value["files"][0]["size"] = json!(i64::MAX));

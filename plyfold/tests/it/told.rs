@@ -163,6 +163,31 @@ fn root_hashes_replace_no_file() {
     assert!(place.run(&line).contains("[exit 0]"));
 }
 
+/// Content is not compared, which takes long; how large a disk is tells that it was cut off, or that a tree was appended.
+#[test]
+fn a_disk_of_another_size_is_not_started() {
+    for (format, name) in [
+        ("erofs", "rootfs.erofs"),
+        ("erofs-layers", "layer-01.erofs"),
+        ("vmdk", "layer-00.erofs"),
+        ("gpt -m verity=append", "rootfs.gpt"),
+    ] {
+        let place = made(format);
+        let disk = File::options().write(true).open(place.path(&format!("set/{name}"))).unwrap();
+        let size = disk.metadata().unwrap().len();
+        for other in [0, size - 512, size + 4096] {
+            disk.set_len(other).unwrap();
+            for line in ["inspect {}/set", "boot {}/set"] {
+                let output = place.run(line);
+                assert!(output.contains("[exit 5]") && output.contains(name), "{format}, {other}: {output}");
+                assert!(output.contains("hint: make the disks again"), "{format}, {other}: {output}");
+            }
+        }
+        disk.set_len(size).unwrap();
+        assert!(place.run("inspect {}/set").contains("[exit 0]"), "{format}");
+    }
+}
+
 #[test]
 fn each_root_hash_is_printed_once() {
     for format in ["vmdk-gpt -m verity=partition", "vmdk-gpt -m verity=append", "gpt -m verity=append"] {

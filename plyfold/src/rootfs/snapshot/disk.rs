@@ -2,13 +2,12 @@
 
 use std::borrow::Borrow;
 use std::fs::File;
-use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt as _;
 
 use plyfold_core::snapshot::delta::{Disk, Target};
 use rustix::fs::FallocateFlags;
 
-use crate::atomic_file::AtomicFile;
 use crate::blocking::Stop;
 use crate::data_from;
 
@@ -47,15 +46,17 @@ impl<F: Borrow<File>> Read for FileReader<F> {
     }
 }
 
-impl Target for AtomicFile {
+/// A disk that is written in place.
+pub(super) struct WrittenDisk<'a>(pub(super) &'a File);
+
+impl Target for WrittenDisk<'_> {
     fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.seek(SeekFrom::Start(offset))?;
-        self.write_all(bytes)
+        self.0.write_all_at(bytes, offset)
     }
 
     fn clear(&mut self, offset: u64, length: u64) -> io::Result<()> {
         let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        if rustix::fs::fallocate(self.file(), how, offset, length).is_ok() {
+        if rustix::fs::fallocate(self.0, how, offset, length).is_ok() {
             return Ok(());
         }
         // A chunk at most.

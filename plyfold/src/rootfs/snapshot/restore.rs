@@ -1,18 +1,18 @@
 //! From a stored snapshot to disks, and to nothing but a verdict.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 
 use plyfold_core::durable::temporary_file;
-use plyfold_core::snapshot::delta::{self, Target};
+use plyfold_core::snapshot::delta;
 use plyfold_core::snapshot::{Content, Delta, RECORD, SetFile, Snapshot, SnapshotFault, SnapshotFile};
 use plyfold_core::{Digest, Error, Output as _, Result};
 
 use super::super::disks::{Disk, Disks};
 use super::super::own_vmdk;
 use super::super::set::Set;
-use super::disk::{FileDisk, FileReader};
+use super::disk::{FileDisk, FileReader, WrittenDisk};
 use super::empty;
 use super::stored::{self, Hashing, Stored};
 use crate::atomic_file::{AtomicFile, FileOptions};
@@ -72,7 +72,7 @@ impl Restore<'_> {
         }
     }
 
-    /// Reads everything, and writes nothing; `scratch` is for empty disks.
+    /// Reads everything; `scratch` is for the disks that guests wrote to, one at a time.
     pub(super) fn verify(&self, scratch: &Path) -> Result<()> {
         let each = |file| self.verify_file(file, scratch).map_err(|e| self.at(file, e));
         self.snapshot.files.iter().try_for_each(each)
@@ -89,14 +89,19 @@ impl Restore<'_> {
             content.check(file)?;
             return own_vmdk::check(&file.file, &bytes, self.files());
         };
+        let (mut made, name) = (temporary_file(scratch)?, &file.file.name);
+        let digest = |disk: &File| digest_of(&FileDisk { file: disk, stop: self.stop });
+        if let Some(base) = &delta.base
+            && (!empty::write(&base.empty, &mut made)? || digest(&made)? != base.digest)
+        {
+            return Err(SnapshotFault::Base(name.clone()).into());
+        }
+        made.set_len(file.size).map_err(|e| Error::io("writing a disk", e))?;
         let delta_bytes = BufReader::new((&mut content).take(size));
-        let applied = delta::apply(delta_bytes, file.size, &mut Nowhere);
+        let applied = delta::apply(delta_bytes, file.size, &mut WrittenDisk(&made));
         checked(file, content, applied)?;
-        let Some(base) = &delta.base else { return Ok(()) };
-        let mut made = temporary_file(scratch)?;
-        let is_made = empty::write(&base.empty, &mut made)?;
-        if !is_made || digest_of(&FileDisk { file: &made, stop: self.stop })? != base.digest {
-            return Err(SnapshotFault::Base(file.file.name.clone()).into());
+        if digest(&made)? != delta.disk {
+            return Err(SnapshotFault::Altered(name.clone()).into());
         }
         Ok(())
     }
@@ -131,7 +136,11 @@ impl Restore<'_> {
         }
         out.set_len(file.size)?;
         let mut content = Hashing::like(&delta.digest, self.stop.reader(self.from.open(file)?))?;
-        let applied = delta::apply(BufReader::new((&mut content).take(delta.size)), file.size, out);
+        let applied = delta::apply(
+            BufReader::new((&mut content).take(delta.size)),
+            file.size,
+            &mut WrittenDisk(out.file()),
+        );
         checked(file, content, applied)?;
         if self.digest(out)? != delta.disk {
             return Err(SnapshotFault::Altered(name.clone()).into());
@@ -154,18 +163,5 @@ fn checked<R: Read>(file: &SnapshotFile, content: Hashing<R>, applied: Result<()
         Err(e) if matches!(e.detail(), Some(SnapshotFault::Delta(_))) => content.check(file).and(Err(e)),
         Err(e) => Err(e),
         Ok(()) => content.check(file),
-    }
-}
-
-/// A delta that is only read.
-struct Nowhere;
-
-impl Target for Nowhere {
-    fn write_at(&mut self, _: &[u8], _: u64) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn clear(&mut self, _: u64, _: u64) -> io::Result<()> {
-        Ok(())
     }
 }
