@@ -4,6 +4,8 @@ use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 
+use crate::holes::data_from;
+
 /// One file that a materializer writes: empty at first, to be filled in any order, and read back.
 ///
 /// The file becomes visible only after the materializer has returned `Ok` and the caller has verified and
@@ -34,9 +36,22 @@ pub trait Output: Read + Write + Seek + Send {
         }
         Ok(())
     }
+
+    /// The first byte at `offset` or behind it that may be other than zero; `None` where there is none. The position moves.
+    /// Files of Linux skip their holes.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    fn data_from(&mut self, offset: u64) -> std::io::Result<Option<u64>> {
+        Ok(Some(offset))
+    }
 }
 
 impl Output for File {
+    fn data_from(&mut self, offset: u64) -> std::io::Result<Option<u64>> {
+        data_from(self, offset)
+    }
+
     fn set_len(&mut self, length: u64) -> std::io::Result<()> {
         Self::set_len(self, length)
     }
@@ -49,6 +64,10 @@ impl<O: Output + ?Sized> Output for &mut O {
 
     fn copy_range(&mut self, source: &File, from: u64, length: u64) -> std::io::Result<()> {
         (**self).copy_range(source, from, length)
+    }
+
+    fn data_from(&mut self, offset: u64) -> std::io::Result<Option<u64>> {
+        (**self).data_from(offset)
     }
 }
 

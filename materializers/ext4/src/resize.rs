@@ -65,7 +65,12 @@ pub fn resize(file: &mut dyn Output, size: u64) -> Result<u64> {
             .with_hint("the file system of the disk's file, or `ulimit -f`, holds no file of this size"),
         _ => failed(e),
     })?;
-    growth.write(&mut disk, last)?;
+    if let Err(e) = growth.write(&mut disk, last) {
+        // Nothing refers to what is behind the old end. The first error is the one to report.
+        let _ = disk.0.set_len(length);
+        return Err(e);
+    }
+    growth.switch(&mut disk)?;
     Ok(length)
 }
 
@@ -90,7 +95,12 @@ impl Disk<'_> {
     /// New inode tables have to read as zeros.
     fn check_tail(&mut self, mut at: u64, end: u64) -> Result<()> {
         let mut buffer = vec![0; 1 << 20];
-        while at < end {
+        loop {
+            let data = self.0.data_from(at).map_err(|e| Error::io("reading an ext4 disk", e))?;
+            at = data.unwrap_or(end);
+            if at >= end {
+                return Ok(());
+            }
             let part = &mut buffer[..(end - at).min(1 << 20) as usize];
             self.read(at, part)?;
             if part.iter().any(|byte| *byte != 0) {
@@ -98,7 +108,6 @@ impl Disk<'_> {
             }
             at += part.len() as u64;
         }
-        Ok(())
     }
 }
 
@@ -205,8 +214,8 @@ impl Growth {
         Ok(Some((place, bits)))
     }
 
-    /// The superblock comes last: until then the file system has its old size.
-    fn write(mut self, disk: &mut Disk<'_>, last: Option<(u64, Vec<u8>)>) -> Result<()> {
+    /// All but the superblock: the file system has its old size.
+    fn write(&mut self, disk: &mut Disk<'_>, last: Option<(u64, Vec<u8>)>) -> Result<()> {
         let bits = self.lengthen_last(last);
         let mut overhead = 0;
         for group in self.old_groups..self.groups {
@@ -232,7 +241,10 @@ impl Growth {
             put(&mut block, 0, &self.superblock.copy(group as u16));
             disk.put(u64::from(group) * PER_GROUP, &block)?;
         }
-        disk.0.flush().map_err(failed)?;
+        disk.0.flush().map_err(failed)
+    }
+
+    fn switch(&self, disk: &mut Disk<'_>) -> Result<()> {
         let primary = self.superblock.copy(0);
         let written = disk.0.seek(SeekFrom::Start(1024));
         written.and_then(|_| disk.0.write_all(&primary)).and_then(|()| disk.0.flush()).map_err(failed)

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::blocking::{Stop, blocking};
 use crate::disk_file::{self, format_of};
 use crate::files::{FileInfo, FileType, Files, FilesFault};
-use crate::{Error, PullOptions, Result, printable};
+use crate::{Error, PullOptions, Result, printable, shell};
 
 use super::args::{Cat, Ls, Reading};
 use super::listed::{JsonList, TextList, escaped};
@@ -135,11 +135,11 @@ async fn with(
         done.map_err(|e| e.with_image(&image.reference))
     };
     let path = Path::new(of);
-    let of = escaped(of.as_bytes());
+    let of = shell::quoted(path);
     done.map_err(|e| with_descriptor(e, path, "ls")).map_err(|e| match e.detail() {
         Some(FilesFault::Missing(_)) => e.with_hint(format!("`plyfold ls -R {of}` lists what is there")),
         Some(FilesFault::Directory(path)) => {
-            let hint = format!("`plyfold ls {of} {path}` lists what is in it");
+            let hint = format!("`plyfold ls {of} {}` lists what is in it", shell::word(path));
             e.with_hint(hint)
         }
         _ => e,

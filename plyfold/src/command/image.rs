@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use crate::{Backend, Backends, DiskSet, Error, Location, Reference, Result, printable, reference, snapshot};
+use crate::{
+    Backend, Backends, DiskSet, Error, Location, Reference, Result, printable, reference, shell, snapshot,
+};
 
 use super::path::{self, Written};
 
@@ -112,7 +114,8 @@ impl Image {
 
 /// What the directory of this name is, if `materialize` or `snapshot save` has made it, and what reads it.
 fn of_disks(path: &str) -> Option<(&'static str, String)> {
-    let (directory, shown) = (Path::new(path), path.trim_end_matches('/'));
+    let directory = Path::new(path);
+    let shown = shell::quoted(Path::new(path.trim_end_matches('/')));
     if directory.join("oci-layout").is_file() {
         return None;
     }

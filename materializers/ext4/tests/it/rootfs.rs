@@ -1,8 +1,8 @@
 //! Whole images without any tool: bytes, options, refusals, failing outputs.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
 use plyfold_conformance::samples::{self, LayerBuilder};
 use plyfold_core::digest::sha256;
@@ -188,20 +188,44 @@ fn a_full_disk_at_any_write_is_an_io_error_and_leaves_no_superblock() {
 fn a_disk_that_cannot_grow_keeps_its_superblock() {
     let whole = smallest(&[elaborate()], &Ext4Rootfs::new()).unwrap();
     let old = fs::read(&whole).unwrap();
+    let mut long = 0;
     for writes_left in 0..100 {
         let mut file = tempfile::tempfile().unwrap();
         std::io::Write::write_all(&mut file, &old).unwrap();
         let mut disk = Full { file, writes_left };
         if resize(&mut disk, 20 << 30).is_ok() {
             assert!(writes_left > 5);
+            assert_eq!(long, 1, "the file keeps its new length");
             return;
         }
         let mut superblock = [0; 1024];
         disk.seek(SeekFrom::Start(1024)).unwrap();
         disk.read_exact(&mut superblock).unwrap();
         assert!(superblock == old[1024..2048]);
+        // But for the last write, which is that of the superblock: it may have come to the disk.
+        if disk.seek(SeekFrom::End(0)).unwrap() != old.len() as u64 {
+            long += 1;
+        }
     }
     panic!("the disk never grew");
+}
+
+/// Nothing is read of a hole behind the file system: 8 TiB of it would take hours.
+#[test]
+fn a_file_that_is_longer_already_grows() {
+    let mut disk = File::options()
+        .read(true)
+        .write(true)
+        .open(smallest(&[elaborate()], &Ext4Rootfs::new()).unwrap())
+        .unwrap();
+    let old = disk.metadata().unwrap().len();
+    disk.set_len(8 << 40).unwrap();
+    assert_eq!(resize(&mut disk, 8 << 40).unwrap(), 8 << 40);
+    // What is behind it, and is no hole.
+    disk.set_len(old).unwrap();
+    disk.set_len((8 << 40) + 4096).unwrap();
+    disk.write_all_at(b"x", 8 << 40).unwrap();
+    assert_eq!(*resize(&mut disk, 9 << 40).unwrap_err().kind(), ErrorKind::Config);
 }
 
 #[test]
