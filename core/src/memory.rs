@@ -32,8 +32,15 @@ crate::register!(Backend {
     open: |request| Box::pin(async move { open(&request.location, &request.options) }),
 });
 
-const CAPABILITIES: Capabilities =
-    Capabilities { delete: true, mount: true, push: true, referrers: true, repositories: true, tags: true };
+const CAPABILITIES: Capabilities = Capabilities {
+    atomic_names: true,
+    delete: true,
+    mount: true,
+    push: true,
+    referrers: true,
+    repositories: true,
+    tags: true,
+};
 
 fn open(location: &Location, options: &Options) -> Result<Opened> {
     static NAMED: LazyLock<Mutex<HashMap<String, MemoryRegistry>>> = LazyLock::new(Mutex::default);
@@ -84,12 +91,7 @@ impl MemoryRegistry {
         digest: &Digest,
         content: impl Into<Bytes>,
     ) {
-        let mut state = self.lock();
-        let repository = state.repository_mut(reference);
-        repository.manifests.insert(digest.clone(), (media_type, content.into()));
-        if let Some(tag) = reference.tag() {
-            repository.tags.insert(tag.to_owned(), digest.clone());
-        }
+        self.lock().insert_manifest(reference, media_type, digest, content.into());
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -98,11 +100,10 @@ impl MemoryRegistry {
     }
 
     /// A tag is set only when everything is here that its manifest refers to.
-    fn check_here(&self, reference: &Reference, manifest: &RawManifest) -> Result<()> {
+    fn check_here(&self, state: &State, reference: &Reference, manifest: &RawManifest) -> Result<()> {
         if reference.tag().is_none() {
             return Ok(());
         }
-        let state = self.lock();
         let here = state.repository(reference);
         let is_here = |digest| {
             here.is_some_and(|here| here.blobs.contains_key(digest) || here.manifests.contains_key(digest))
@@ -120,6 +121,14 @@ impl MemoryRegistry {
 }
 
 impl State {
+    fn insert_manifest(&mut self, name: &Reference, media_type: MediaType, digest: &Digest, content: Bytes) {
+        let repository = self.repository_mut(name);
+        repository.manifests.insert(digest.clone(), (media_type, content));
+        if let Some(tag) = name.tag() {
+            repository.tags.insert(tag.to_owned(), digest.clone());
+        }
+    }
+
     fn repository(&self, reference: &Reference) -> Option<&Repository> {
         self.repositories.get(&reference::repository_of(reference))
     }
@@ -210,11 +219,24 @@ impl ImageRegistry for MemoryRegistry {
     }
 
     async fn push_manifest(&self, reference: &Reference, manifest: &RawManifest) -> Result<()> {
-        let media_type = manifest.descriptor().media_type().clone();
-        let digest = reference::digest_of(reference)?.unwrap_or_else(|| manifest.digest().clone());
-        let named = RawManifest::verified(manifest.bytes().clone(), Some(&media_type), &digest)?;
-        self.check_here(reference, &named)?;
-        self.insert_manifest(reference, media_type, &digest, manifest.bytes().clone());
+        self.push_names(&[(reference.clone(), manifest.clone())]).await
+    }
+
+    async fn push_names(&self, names: &[(Reference, RawManifest)]) -> Result<()> {
+        let mut state = self.lock();
+        let mut named = Vec::with_capacity(names.len());
+        for (name, manifest) in names {
+            let media_type = manifest.descriptor().media_type();
+            let digest = reference::digest_of(name)?.unwrap_or_else(|| manifest.digest().clone());
+            let manifest = RawManifest::verified(manifest.bytes().clone(), Some(media_type), &digest);
+            let manifest = manifest.map_err(|e| e.with_image(name))?;
+            self.check_here(&state, name, &manifest)?;
+            named.push((name, manifest));
+        }
+        for (name, manifest) in named {
+            let media_type = manifest.descriptor().media_type().clone();
+            state.insert_manifest(name, media_type, manifest.digest(), manifest.bytes().clone());
+        }
         Ok(())
     }
 

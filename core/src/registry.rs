@@ -33,6 +33,8 @@ crate::fault! {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, serde::Serialize)]
 #[expect(clippy::struct_excessive_bools, reason = "one independent yes or no for each optional method")]
 pub struct Capabilities {
+    /// [`ImageRegistry::push_names`] sets all of the names or none of them.
+    pub atomic_names: bool,
     /// [`ImageRegistry::delete`].
     pub delete: bool,
     /// [`ImageRegistry::mount_blob`].
@@ -49,8 +51,15 @@ pub struct Capabilities {
 
 impl Capabilities {
     /// Manifests and blobs, nothing else.
-    pub const READ: Self =
-        Self { delete: false, mount: false, push: false, referrers: false, repositories: false, tags: false };
+    pub const READ: Self = Self {
+        atomic_names: false,
+        delete: false,
+        mount: false,
+        push: false,
+        referrers: false,
+        repositories: false,
+        tags: false,
+    };
 }
 
 /// Named images: a registry, a layout directory, an archive.
@@ -215,6 +224,22 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
         Err(self.unsupported("store manifests"))
     }
 
+    /// Stores manifests whose content is already there, each under the tag of its reference: as
+    /// [`push_manifest`](Self::push_manifest) for each. Where [`atomic_names`](Capabilities::atomic_names) says so, an error
+    /// leaves every tag as it was; other backends set one after the other, and an error leaves those that were set.
+    ///
+    /// # Contract
+    /// X 274 `names_are_set_together_or_not_at_all`.
+    ///
+    /// # Errors
+    /// As [`push_manifest`](Self::push_manifest), with the name in its context.
+    async fn push_names(&self, names: &[(Reference, RawManifest)]) -> Result<()> {
+        for (at, (name, manifest)) in names.iter().enumerate() {
+            self.push_manifest(name, manifest).await.map_err(|e| after(&names[..at], e))?;
+        }
+        Ok(())
+    }
+
     /// Stores manifests that have a subject, by their digests, whose content is already there: as
     /// [`push_manifest`](Self::push_manifest) for each. A backend that keeps lists of [referrers](Self::referrers) writes
     /// each list once for all of them.
@@ -274,6 +299,16 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
     }
 }
 
+/// The error of a name, and how many were set before it.
+fn after(set: &[(Reference, RawManifest)], error: Error) -> Error {
+    match set {
+        [] => error,
+        [.., (last, _)] => {
+            error.with_context("set before", format!("{} names, the last is {last}", set.len()))
+        }
+    }
+}
+
 dyn_clone::clone_trait_object!(ImageRegistry);
 
 // A boxed backend is a backend.
@@ -290,6 +325,7 @@ crate::forward! {
     async has_blob(reference: &Reference, blob: &Descriptor) -> Result<bool>;
     async mount_blob(reference: &Reference, blob: &Descriptor, from: &Reference) -> Result<bool>;
     async push_manifest(reference: &Reference, manifest: &RawManifest) -> Result<()>;
+    async push_names(names: &[(Reference, RawManifest)]) -> Result<()>;
     async push_referrers(repository: &Reference, manifests: &[RawManifest]) -> Result<()>;
     async lease(content: &[Digest]) -> Result<Lease>;
     async delete(reference: &Reference) -> Result<()>;

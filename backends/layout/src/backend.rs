@@ -30,8 +30,15 @@ plyfold_core::register!(Backend {
     open: |request| Box::pin(async move { open(&request.location, &request.options) }),
 });
 
-const CAPABILITIES: Capabilities =
-    Capabilities { delete: true, mount: true, push: true, referrers: true, repositories: true, tags: true };
+const CAPABILITIES: Capabilities = Capabilities {
+    atomic_names: true,
+    delete: true,
+    mount: true,
+    push: true,
+    referrers: true,
+    repositories: true,
+    tags: true,
+};
 
 fn open(location: &Location, options: &Options) -> Result<Opened> {
     let config: Config = options.config()?;
@@ -168,19 +175,33 @@ impl ImageRegistry for Layout {
     }
 
     async fn push_manifest(&self, name: &Reference, manifest: &RawManifest) -> Result<()> {
-        let digest = reference::digest_of(name)?.unwrap_or_else(|| manifest.digest().clone());
-        let media_type = manifest.descriptor().media_type();
-        let named = RawManifest::verified(manifest.bytes().clone(), Some(media_type), &digest)?;
+        self.push_names(&[(name.clone(), manifest.clone())]).await
+    }
+
+    async fn push_names(&self, names: &[(Reference, RawManifest)]) -> Result<()> {
+        let mut stored = Vec::with_capacity(names.len());
+        for (name, manifest) in names {
+            let digest = reference::digest_of(name)?.unwrap_or_else(|| manifest.digest().clone());
+            let media_type = manifest.descriptor().media_type();
+            let manifest = RawManifest::verified(manifest.bytes().clone(), Some(media_type), &digest);
+            stored.push((name, manifest.map_err(|e| e.with_image(name))?));
+        }
         self.prepare().await?;
-        let _stored = self.store.lease(std::slice::from_ref(named.digest())).await?;
-        self.store.put(Blob::from_bytes(named.descriptor(), BlobRange::FULL, named.bytes())?).await?;
-        // Before the name: when the list cannot be written, the name stays as it was.
-        let listed = self.store.list_referrers(name, std::slice::from_ref(&named)).await;
-        listed.map_err(|e| e.with_image(name))?;
-        // Without a tag it is content alone, such as the child of an index that gets its name last.
-        let Some(tag) = name.tag() else { return Ok(()) };
-        let name = reference::parse(&format!("{}:{tag}", reference::repository_of(name)))?;
-        self.store.name_whole(&name, named.descriptor()).await.map_err(|e| e.with_image(&name))
+        let digests: Vec<Digest> = stored.iter().map(|(_, manifest)| manifest.digest().clone()).collect();
+        let _stored = self.store.lease(&digests).await?;
+        let mut tops = Vec::with_capacity(names.len());
+        for (name, manifest) in &stored {
+            let content = Blob::from_bytes(manifest.descriptor(), BlobRange::FULL, manifest.bytes())?;
+            self.store.put(content).await?;
+            // Before the names: when a list cannot be written, they stay as they were.
+            let listed = self.store.list_referrers(name, std::slice::from_ref(manifest)).await;
+            listed.map_err(|e| e.with_image(name))?;
+            // Without a tag it is content alone, such as the child of an index that gets its name last.
+            let Some(tag) = name.tag() else { continue };
+            let name = reference::parse(&format!("{}:{tag}", reference::repository_of(name)))?;
+            tops.push((name, manifest.descriptor().clone()));
+        }
+        self.store.name_whole(&tops).await
     }
 
     async fn push_referrers(&self, repository: &Reference, manifests: &[RawManifest]) -> Result<()> {

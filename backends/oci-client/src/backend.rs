@@ -122,6 +122,7 @@ impl ImageRegistry for OciClient {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
+            atomic_names: false,
             delete: false,
             mount: true,
             push: true,

@@ -27,8 +27,15 @@ plyfold_core::register!(Backend {
     open: |request| Box::pin(async move { open(&request) }),
 });
 
-const CAPABILITIES: Capabilities =
-    Capabilities { delete: true, mount: true, push: true, referrers: true, repositories: true, tags: true };
+const CAPABILITIES: Capabilities = Capabilities {
+    atomic_names: false,
+    delete: true,
+    mount: true,
+    push: true,
+    referrers: true,
+    repositories: true,
+    tags: true,
+};
 
 fn open(request: &OpenRequest) -> Result<Opened> {
     let config: Config = request.options.config()?;

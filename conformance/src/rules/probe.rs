@@ -232,6 +232,10 @@ impl ImageRegistry for Counting {
         self.count().push_manifest(reference, manifest).await
     }
 
+    async fn push_names(&self, names: &[(Reference, RawManifest)]) -> Result<()> {
+        self.count().push_names(names).await
+    }
+
     async fn push_referrers(&self, repository: &Reference, manifests: &[RawManifest]) -> Result<()> {
         self.count().push_referrers(repository, manifests).await
     }

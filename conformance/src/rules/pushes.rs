@@ -25,6 +25,9 @@ rules! {
     "X 269" a_pushed_referrer_is_listed_by_its_subject:
         "what is pushed with a subject is listed among that one's referrers, once, with its type; a copy with referrers to \
          where they cannot be listed is refused",
+    "X 274" names_are_set_together_or_not_at_all:
+        "of several names one whose content is missing is refused; a backend that sets names in one step has set none of them \
+         then, and all of them when everything is there",
     "X 280" referrers_pushed_together_are_all_listed:
         "what is pushed together, each with a subject, is listed by the subjects, once, beside what was listed before",
 }
@@ -123,6 +126,41 @@ async fn a_pushed_referrer_is_listed_by_its_subject(fixture: &dyn Fixture) {
         assert_eq!(sound(registry.referrers(name, &about, Some(&kind)).await), listed);
         let other = MediaType::Other("application/vnd.example.none".to_owned());
         assert_eq!(sound(registry.referrers(name, &about, Some(&other)).await), []);
+    }
+}
+
+async fn names_are_set_together_or_not_at_all(fixture: &dyn Fixture) {
+    let subject = open(fixture, &samples::image()).await;
+    let registry = &*subject.registry;
+    let made = ["first", "second"].map(|text| {
+        let tar = LayerBuilder::new().file(text, 0o644, text.as_bytes()).finish();
+        let sample = samples::of_layers(text, &[tar]);
+        let raw = sound(RawManifest::new(sample.top_bytes().clone(), Some(sample.top.media_type())));
+        (of_tag(subject.reference(), subject.reference().repository(), text), sample, raw)
+    });
+    let names = made.each_ref().map(|(name, _, raw)| (name.clone(), raw.clone()));
+    if !registry.capabilities().push {
+        assert_kind(registry.push_names(&names).await, &ErrorKind::Unsupported);
+        return;
+    }
+    let [first, second] = &made;
+    push_blobs(registry, first).await;
+    let error = error_of(registry.push_names(&names).await);
+    assert_eq!(*error.kind(), ErrorKind::NotFound, "content of the second name is missing: {error}");
+    assert_kind(registry.manifest(&second.0).await, &ErrorKind::NotFound);
+    if registry.capabilities().atomic_names {
+        assert_kind(registry.manifest(&first.0).await, &ErrorKind::NotFound);
+    }
+    push_blobs(registry, second).await;
+    sound(registry.push_names(&names).await);
+    for (name, sample, _) in &made {
+        assert!(sound(registry.manifest(name).await).bytes() == sample.top_bytes(), "{name}");
+    }
+}
+
+async fn push_blobs(registry: &dyn ImageRegistry, (name, sample, _): &(Reference, Sample, RawManifest)) {
+    for blob in sample.blobs.iter().filter(|blob| !blob.is_manifest()) {
+        push(registry, name, sample, &blob.descriptor).await;
     }
 }
 

@@ -48,7 +48,7 @@ impl ImageRegistry for Receiver {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { push: true, ..as_registry(&self.0).capabilities() }
+        Capabilities { atomic_names: true, push: true, ..as_registry(&self.0).capabilities() }
     }
 
     async fn push_blob(&self, _: &Reference, blob: Blob) -> Result<()> {
@@ -60,13 +60,25 @@ impl ImageRegistry for Receiver {
     }
 
     async fn push_manifest(&self, reference: &Reference, manifest: &RawManifest) -> Result<()> {
-        self.push_referrers(reference, std::slice::from_ref(manifest)).await?;
-        if reference.tag().is_none() {
+        self.push_names(&[(reference.clone(), manifest.clone())]).await
+    }
+
+    async fn push_names(&self, names: &[(Reference, RawManifest)]) -> Result<()> {
+        for (name, manifest) in names {
+            self.push_referrers(name, std::slice::from_ref(manifest)).await?;
+        }
+        let tagged = names.iter().filter(|(name, _)| name.tag().is_some());
+        let (tops, changes): (Vec<_>, Vec<_>) = tagged
+            .map(|(name, manifest)| {
+                let top = manifest.descriptor().clone();
+                (top.clone(), NameChange::Set(name.clone(), top))
+            })
+            .unzip();
+        if changes.is_empty() {
             return Ok(());
         }
-        let top = manifest.descriptor();
-        let _lease = index::present(&self.0, std::slice::from_ref(top), &[]).await?;
-        self.0.update(&[NameChange::Set(reference.clone(), top.clone())]).await
+        let _lease = index::present(&self.0, &tops, &[]).await?;
+        self.0.update(&changes).await
     }
 
     async fn push_referrers(&self, repository: &Reference, manifests: &[RawManifest]) -> Result<()> {

@@ -107,6 +107,21 @@ impl<'a> PushSession<'a> {
         Ok(())
     }
 
+    /// Stores manifests or indexes under names, each after what it needs, as [`ImageRegistry::push_names`].
+    ///
+    /// # Errors
+    /// As [`Self::finish`].
+    pub async fn finish_all(&self, names: &[(Reference, RawManifest)]) -> Result<()> {
+        for (name, manifest) in names {
+            self.complete(name, manifest).await?;
+        }
+        self.registry.push_names(names).await?;
+        for (_, manifest) in names {
+            self.note(manifest.digest(), true).await;
+        }
+        Ok(())
+    }
+
     /// Stores manifests that have a subject, by their digests, each after what it needs: as
     /// [`ImageRegistry::push_referrers`].
     ///

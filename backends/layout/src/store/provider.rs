@@ -172,11 +172,21 @@ impl CacheProvider for Store {
 }
 
 impl Store {
-    /// Lets a name stand for an image, all platforms of it, that is here whole. It stays complete meanwhile: a
-    /// collection sees first the lease and then the name.
-    pub(crate) async fn name_whole(&self, name: &Reference, top: &Descriptor) -> Result<()> {
+    /// Lets names stand for images, all platforms of them, that are here whole: all of the names or none. The images stay
+    /// complete meanwhile: a collection sees first the lease and then the names.
+    pub(crate) async fn name_whole(&self, names: &[(Reference, Descriptor)]) -> Result<()> {
+        let mut leases = Vec::with_capacity(names.len());
+        for (name, top) in names {
+            leases.push(self.whole(top).await.map_err(|e| e.with_image(name))?);
+        }
+        let set = |(name, top): &(Reference, Descriptor)| NameChange::Set(name.clone(), top.clone());
+        self.update(&names.iter().map(set).collect::<Vec<_>>()).await
+    }
+
+    /// Leases an image, all platforms of it, that is here whole.
+    async fn whole(&self, top: &Descriptor) -> Result<Lease> {
         let needs = Needs::of(self, top).await?;
-        let _lease = self.lease(&needs.digests().collect::<Vec<_>>()).await?;
+        let lease = self.lease(&needs.digests().collect::<Vec<_>>()).await?;
         // Content may have been removed before the lease was taken. Check again now that the lease is held.
         if let Some(damaged) = needs.damaged.iter().next() {
             return Err(Error::corrupt(format!("{damaged} is damaged")).with_context("blob", damaged));
@@ -189,6 +199,6 @@ impl Store {
                 error.with_context("blob", first).with_endpoint(self).with_detail(MissingBlob(first.clone()));
             return Err(error.with_hint("push blobs before manifests, and manifests before their index"));
         }
-        self.update(&[NameChange::Set(name.clone(), top.clone())]).await
+        Ok(lease)
     }
 }

@@ -4,11 +4,12 @@ const STATUS: &str = "the client drops the status of an answer whose error code 
 const DELAY: &str = "the client does not pass on `Retry-After`, nor the status of an unknown error code";
 const MIRRORS: &str = "the client has no mirrors";
 
+const REFUSED: &str =
+    "the client drops the error code of a manifest that is refused: the kind is that of the status, 400";
+
 pub(crate) const REGISTRY: &[(&str, &str)] = &[
-    (
-        "a_pushed_tag_waits_for_its_content",
-        "the client drops the error code of a manifest that is refused: the kind is that of the status, 400",
-    ),
+    ("a_pushed_tag_waits_for_its_content", REFUSED),
+    ("names_are_set_together_or_not_at_all", REFUSED),
     ("not_found_vs_unauthorized_vs_denied_vs_unavailable", STATUS),
     ("rate_limited_carries_delay_in_all_three_shapes", DELAY),
     ("retryable_flag_consistent", STATUS),

@@ -47,6 +47,7 @@ pub(super) enum Fault {
     MediaTypeTrusted,
     MismatchLost,
     NamesHidden,
+    NamesOneByOne,
     NestingIgnored,
     NestingUnbounded,
     None,
@@ -306,6 +307,16 @@ impl ImageRegistry for BrokenRegistry {
             self.inner.push_manifest(reference, manifest).await?;
         }
         pushed
+    }
+
+    async fn push_names(&self, names: &[(Reference, RawManifest)]) -> Result<()> {
+        if self.fault == Fault::NamesOneByOne || names.len() == 1 {
+            for (name, manifest) in names {
+                self.push_manifest(name, manifest).await?;
+            }
+            return Ok(());
+        }
+        self.inner.push_names(names).await
     }
 
     async fn push_referrers(&self, repository: &Reference, manifests: &[RawManifest]) -> Result<()> {

@@ -70,6 +70,7 @@ const REGISTRY: &[(&str, &[Fault])] = &[
     ("X 223", &[Fault::PushUnverified]),
     ("X 224", &[Fault::TagBeforeContent]),
     ("X 269", &[Fault::ReferrersUnlisted]),
+    ("X 274", &[Fault::NamesOneByOne]),
     ("X 280", &[Fault::ReferrersLost]),
 ];
 
