@@ -9,8 +9,8 @@ use plyfold_core::copy::{CopyOptions, copy};
 use plyfold_core::layer::{LayerForm, LayerOptions, LayerTar};
 use plyfold_core::{
     Blob, BlobRange, CacheProvider, CacheProviderExt, Descriptor, Digest, ImageRegistry,
-    ImageRegistryExt as _, ImageSource, ImageSourceExt, Platform, PullOptions, PullResult, Reference,
-    RegistrySource, Result, flatten,
+    ImageRegistryExt as _, ImageSource, ImageSourceExt, LoadOptions, Loaded, Opened, Platform, PullOptions,
+    PullResult, Reference, RegistrySource, Result, flatten,
 };
 
 use crate::samples::Sample;
@@ -291,6 +291,16 @@ pub trait Client: Debug + Send + Sync {
         options: &PullOptions,
     ) -> Result<PullResult> {
         plyfold_core::pull(registry, reference, cache, options).await
+    }
+
+    /// Images of an archive into a cache.
+    async fn load(
+        &self,
+        from: &Opened,
+        cache: &dyn CacheProvider,
+        options: &LoadOptions,
+    ) -> Result<Vec<Loaded>> {
+        dyn_clone::clone_box(cache).image_load(from, options).await
     }
 
     /// An index of a cache's manifests, under a name.

@@ -63,6 +63,15 @@ pub enum Advice {
         /// The field of [`TreeLimits`](crate::layer::TreeLimits).
         field: &'static str,
     },
+    /// Load the images without what refers to them.
+    #[error("the images are complete: load them without what refers to them (`LoadOptions::referrers`)")]
+    LeaveReferrers,
+    /// Load first what a delta archive was made against.
+    #[error("the archive was made against {}: load that first", bases.join(", "))]
+    LoadBase {
+        /// What that was, in the words of the archive.
+        bases: Vec<String>,
+    },
     /// Pull the image.
     #[error("pull {image} first")]
     Pull {

@@ -180,6 +180,20 @@ impl Opened {
         Error::not_found("no image has a name here").with_endpoint(&self.registry).with_hint(hint)
     }
 
+    /// Every image here, as a load takes them: those that have a name, sorted, then those without one. Lists of what refers
+    /// to an image are none.
+    ///
+    /// # Errors
+    /// As [`references`](Self::references) and [`ImageRegistry::untagged`].
+    pub async fn images(&self) -> Result<Vec<Reference>> {
+        let mut found = self.references().await?;
+        if self.registry.capabilities().referrers {
+            found.retain(|name| !reference::is_list_of_referrers(name));
+        }
+        found.extend(self.registry.untagged().await?);
+        Ok(found)
+    }
+
     /// Every image that has a name here, sorted.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ pub use find::find_among;
 pub use inventory::{Head, Held, HeldArtifact, Holdings, Inventory};
 pub use lease::Lease;
 pub use listing::CachedNames;
+pub use load::{ListedImage, LoadOptions, Loaded, MissingContent, list_images};
 pub use name_table::NameTable;
 pub use naming::check_names;
 pub(crate) use naming::lacking;
@@ -29,6 +30,7 @@ pub use push::{PushOptions, Sparse};
 pub use registry::{CacheRegistry, Completeness};
 pub(crate) use registry::{completeness, source_of};
 pub use report::{Damage, DamagedPart, Remains, Verified, Verify};
+pub use target::CacheTarget;
 pub use verify::{KeptArtifact, needed, selected, verify_artifacts, verify_names};
 
 mod attach;
@@ -42,14 +44,15 @@ mod index;
 mod inventory;
 pub(crate) mod lease;
 mod listing;
+mod load;
 mod name_table;
 mod naming;
 mod needs;
 mod plan;
 mod push;
-mod receive;
 mod registry;
 mod report;
+mod target;
 mod verify;
 
 /// A name to set or to remove, or what that depends on.

@@ -76,7 +76,7 @@ pub use beneath::{Beneath, Irregular};
 pub use blob::{Blob, BlobRange, BlobReader};
 pub use cache::{
     BlobWriter, CacheProvider, CacheProviderExt, CachedNames, Collect, Collected, Completeness, Ingest,
-    Lease, NameChange, PushOptions, Sparse, Usage, Verified, Verify,
+    Lease, ListedImage, LoadOptions, Loaded, NameChange, PushOptions, Sparse, Usage, Verified, Verify,
 };
 pub use copy::{CopyOptions, Platforms, copy};
 pub use credential::{Credential, Secret};

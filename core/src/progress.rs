@@ -73,9 +73,9 @@ pub enum Event {
         /// Whether the file was there before.
         cached: bool,
     },
-    /// A copy begins with the blobs of one more manifest, some of which may be there already.
+    /// A copy begins with the blobs of one more manifest, or a load with those of all its images. Some may be there already.
     Planned {
-        /// Bytes of its config and layers together, each digest once.
+        /// Bytes of configs and layers together, each digest once.
         size: u64,
     },
     /// The image has been found.

@@ -162,6 +162,18 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
         Ok(Vec::new())
     }
 
+    /// What this medium was made against, and leaves out the blobs of: the bases of a delta archive, in the words of its
+    /// writer. Documents are never left out.
+    ///
+    /// # Contract
+    /// X 107 `delta_archive_missing_blobs_reported_and_satisfied_by_cache`.
+    ///
+    /// # Errors
+    /// What the medium reports.
+    async fn bases(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
     /// Manifests whose subject is `subject`, of one artifact type or of all.
     ///
     /// # Contract

@@ -13,6 +13,9 @@ use plyfold_core::{
     Verified, Verify, reference,
 };
 
+pub use load::LoadedImage;
+pub(crate) use load::Spooled;
+
 mod files;
 mod load;
 #[cfg(feature = "layout")]
@@ -155,23 +158,6 @@ impl Images {
     /// As [`Images::pull`].
     pub async fn force_pull(&self, image: &str, options: PullOptions) -> Result<PulledImage> {
         self.pull(image, PullOptions { force: true, ..options }).await
-    }
-
-    /// Brings every image of an archive or a layout directory into the cache, or the one that the URI names.
-    ///
-    /// # Errors
-    /// Those of [`Backends::open`] and [`CacheProviderExt::image_load`](plyfold_core::CacheProviderExt::image_load).
-    pub async fn load(&self, archive: &str, options: PullOptions) -> Result<Vec<PulledImage>> {
-        let operation = options.progress.operation();
-        let (place, options) = (self.place()?, self.with_own(options));
-        let opened = self.opened(archive, options.credential.clone()).await?;
-        operation.hand_over();
-        let results = self.cache.image_load(&opened, &options).await?;
-        let mut loaded = Vec::with_capacity(results.len());
-        for result in results {
-            loaded.push(self.pulled(result, &options.platform, &place).await?);
-        }
-        Ok(loaded)
     }
 
     /// A pulled image, opened for reading: this one, also when its name stands for another image by now or for none.

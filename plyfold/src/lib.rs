@@ -61,5 +61,5 @@ mod shell;
 mod images;
 mod rootfs;
 
-pub use images::Images;
+pub use images::{Images, LoadedImage};
 pub use rootfs::{Disk, DiskSet, Disks, Rootfs, VerifiedFile, snapshot};

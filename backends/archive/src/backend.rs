@@ -131,6 +131,19 @@ impl ImageRegistry for Archive {
         Blob::from_reader(blob, range, member.reader(start))
     }
 
+    async fn has_blob(&self, reference: &Reference, blob: &Descriptor) -> Result<bool> {
+        digest::supported(blob.digest())?;
+        let (images, wanted) = (Arc::clone(self.images().await?), blob.digest().clone());
+        let found = blocking(move |_| images.member(&wanted)).await;
+        let found = found.map_err(|e| e.with_image(reference).with_endpoint(self))?;
+        Ok(found.is_some_and(|member| member.size == blob.size()))
+    }
+
+    async fn bases(&self) -> Result<Vec<String>> {
+        let images = Arc::clone(self.images().await?);
+        blocking(move |_| images.bases()).await.map_err(|e| e.with_endpoint(self))
+    }
+
     async fn referrers(
         &self,
         reference: &Reference,

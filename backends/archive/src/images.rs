@@ -4,13 +4,20 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use plyfold_core::blocking::Stop;
-use plyfold_core::{Advice, Descriptor, Digest, Error, RawManifest, Reference, Result, reference};
+use plyfold_core::manifest::limits;
+use plyfold_core::{Advice, Descriptor, Digest, Error, RawManifest, Reference, Result, printable, reference};
 
 use crate::Config;
 use crate::docker::{self, DockerImage};
 use crate::members::{Member, Members};
 use crate::oci::OciImages;
 use crate::spool;
+
+/// What says of a delta archive what it was made against.
+const DELTA: &str = "plyfold-delta.json";
+
+/// How many bases of a delta are named.
+const BASES: usize = 20;
 
 /// The images of an archive. The form decides, not the scheme.
 ///
@@ -147,6 +154,19 @@ impl Images {
     /// What refers to a subject, by `index.json`.
     pub(crate) fn referrers(&self, list: &Reference, subject: &Digest) -> Result<Vec<Descriptor>> {
         self.oci.referrers(list, subject)
+    }
+
+    /// What a delta archive leaves out the blobs of.
+    pub(crate) fn bases(&self) -> Result<Vec<String>> {
+        #[derive(serde::Deserialize)]
+        struct Delta {
+            #[serde(default)]
+            since: Vec<String>,
+        }
+        let Some(bytes) = self.members.document(DELTA, limits::MANIFEST)? else { return Ok(Vec::new()) };
+        let invalid = |e| Error::corrupt("invalid document").with_source(e).with_context("document", DELTA);
+        let delta: Delta = serde_json::from_slice(&bytes).map_err(invalid)?;
+        Ok(delta.since.iter().take(BASES).map(|base| printable(base)).collect())
     }
 
     pub(crate) fn member(&self, digest: &Digest) -> Result<Option<Member>> {

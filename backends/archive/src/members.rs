@@ -23,7 +23,8 @@ const HEADERS: u64 = 1 << 20;
 const LINKS: usize = 40;
 
 /// The documents an archive is read by: a second one of the same name would mean a second archive.
-const DOCUMENTS: [&str; 4] = ["index.json", "manifest.json", "oci-layout", "repositories"];
+const DOCUMENTS: [&str; 5] =
+    ["index.json", "manifest.json", "oci-layout", "plyfold-delta.json", "repositories"];
 
 /// The members of an archive by name.
 #[derive(Clone, Debug)]

@@ -211,6 +211,10 @@ impl ImageRegistry for Counting {
         self.count().untagged().await
     }
 
+    async fn bases(&self) -> Result<Vec<String>> {
+        self.count().bases().await
+    }
+
     async fn referrers(
         &self,
         reference: &Reference,

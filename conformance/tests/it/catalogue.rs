@@ -29,6 +29,9 @@ fn no_rule_about_caches_is_missing() {
         ("C", 220..=222),
         ("C", 230..=230),
         ("C", 267..=267),
+        ("C", 281..=283),
+        ("X", 104..=104),
+        ("X", 107..=107),
     ];
     let catalogue = catalogue.into_iter().flat_map(|(group, numbers)| numbers.map(move |n| (group, n)));
     let catalogue: BTreeSet<_> = catalogue.map(|(group, number)| format!("{group} {number}")).collect();

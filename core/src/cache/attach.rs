@@ -55,8 +55,18 @@ pub(super) async fn list(
     name: &Reference,
     referrers: &[RawManifest],
 ) -> Result<()> {
+    set(cache, &referrers.iter().map(|referrer| (name, referrer)).collect::<Vec<_>>(), &[]).await
+}
+
+/// As [`list`], for referrers of several repositories, and changes names in one step with the last of the lists: with all
+/// of them as far as they together are no larger than one may be.
+pub(super) async fn set(
+    cache: &dyn CacheProvider,
+    referrers: &[(&Reference, &RawManifest)],
+    changes: &[NameChange],
+) -> Result<()> {
     let mut lists: BTreeMap<String, (Reference, Vec<&RawManifest>)> = BTreeMap::new();
-    for referrer in referrers {
+    for (name, referrer) in referrers {
         let Some(subject) = referrer.subject() else { continue };
         let name = reference::referrers_of(name, subject.digest());
         lists.entry(name.whole()).or_insert_with(|| (name, Vec::new())).1.push(referrer);
@@ -65,7 +75,7 @@ pub(super) async fn list(
     // Other writers of lists wait: none reads one that another is about to replace.
     let _turn = if lists.is_empty() { Lease::none() } else { cache.single_flight(index::LISTS).await? };
     let mut attempts = 0;
-    while !lists.is_empty() {
+    loop {
         let mut written = Written::default();
         for (name, referrers) in &lists {
             written.add(cache, name, referrers).await.map_err(|e| e.with_image(name).with_endpoint(cache))?;
@@ -73,16 +83,23 @@ pub(super) async fn list(
                 break;
             }
         }
-        if written.store(cache).await? {
+        let is_last = written.count == lists.len();
+        if written.store(cache, if is_last { changes } else { &[] }).await? {
+            if is_last {
+                return Ok(());
+            }
             lists.drain(..written.count);
             attempts = 0;
         } else if attempts == index::ATTEMPTS {
             let what = "concurrent writers keep changing the list of referrers";
-            return Err(Error::new(ErrorKind::Unavailable, what).with_image(name).with_endpoint(cache));
+            let error = Error::new(ErrorKind::Unavailable, what).with_endpoint(cache);
+            return Err(match lists.front() {
+                Some((name, _)) => error.with_image(name),
+                None => error,
+            });
         }
         attempts += 1;
     }
-    Ok(())
 }
 
 /// Some lists, each with what is added to it, in one change of names.
@@ -109,9 +126,14 @@ impl Written {
         Ok(())
     }
 
-    /// Whether all of it is stored: no name has changed meanwhile.
-    async fn store(&self, cache: &dyn CacheProvider) -> Result<bool> {
-        let Some((first, ..)) = self.changed.first() else { return Ok(true) };
+    /// Whether all of it is stored, and the names are changed: no list has changed meanwhile.
+    async fn store(&self, cache: &dyn CacheProvider, names: &[NameChange]) -> Result<bool> {
+        let Some((first, ..)) = self.changed.first() else {
+            if !names.is_empty() {
+                cache.update(names).await?;
+            }
+            return Ok(true);
+        };
         let at = |e: Error| e.with_image(first).with_endpoint(cache);
         // A document that is here protects what it leads to.
         let documents = self.changed.iter().flat_map(|(_, list, before)| [Some(list), before.as_ref()]);
@@ -128,6 +150,7 @@ impl Written {
             content::put(cache, Blob::from_bytes(list.descriptor(), BlobRange::FULL, list.bytes())?).await?;
             changes.push(NameChange::Set(name.clone(), list.descriptor().clone()));
         }
+        changes.extend_from_slice(names);
         cache.update(&changes).await?;
         Ok(true)
     }

@@ -7,7 +7,9 @@ use oci_spec::image::ImageManifest;
 
 use super::{CacheProvider, Ingest};
 use crate::manifest::{RawConfig, check_is_image, is_artifact, limits};
-use crate::{Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Fault, MediaType, Mismatch, Result};
+use crate::{
+    Advice, Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Fault, MediaType, Mismatch, Result, Size,
+};
 
 /// The blob that is not there.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -136,6 +138,17 @@ pub(super) async fn absent(
         }
     }
     Ok(absent)
+}
+
+/// Refuses content that needs more bytes than the cache says that it has room for.
+pub(crate) async fn check_room(cache: &dyn CacheProvider, needed: u64, what: &str) -> Result<()> {
+    let Some(free) = cache.free().await?.filter(|free| needed > *free) else { return Ok(()) };
+    let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+    // In bytes as well: the two may be alike in larger units.
+    let message =
+        format!("{what} {} more ({needed} bytes), and {} are free ({free} bytes)", Size(needed), Size(free));
+    let error = Error::new(ErrorKind::Io, message).with_source(full);
+    Err(error.with_endpoint(cache).with_advice(Advice::Collect))
 }
 
 /// The descriptor of a blob with the size that it has here; `None` when it is not here.

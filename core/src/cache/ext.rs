@@ -1,17 +1,15 @@
 //! The verbs that follow from a cache's methods.
 
-use std::collections::HashSet;
-
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    CacheProvider, CacheRegistry, Completeness, NameChange, PushOptions, attach, content, index, push,
-    receive, registry,
+    CacheProvider, CacheRegistry, CacheTarget, Completeness, LoadOptions, Loaded, NameChange, PushOptions,
+    attach, content, index, load, push, registry,
 };
 use crate::backend::Opened;
 use crate::manifest::RawManifest;
-use crate::pull::{self, PullOptions, PullPolicy, PullResult};
+use crate::pull::{self, PullOptions, PullResult};
 use crate::registry::{ImageRegistry, ImageRegistryExt};
 use crate::source::RegistrySource;
 use crate::{Blob, Descriptor, Digest, Error, ErrorKind, MediaType, Platform, Reference, Result, reference};
@@ -94,49 +92,32 @@ pub trait CacheProviderExt: CacheProvider {
         }
     }
 
-    /// Brings every image of an opened archive or layout here, or the one that was chosen when it was opened, for
-    /// the platform of `options`, and what refers to them where it is [listed](ImageRegistry::referrers). Those without
-    /// a name come last, by their digests, those excepted that refer to one that was loaded before. Images that came before one that fails are kept. Each image has its own last
-    /// progress event; if the load fails before the first image, the failure has one. Nothing is asked of a network.
+    /// Brings images of an opened archive or layout here: all of them or, with an error, none. These are the
+    /// [images](LoadOptions::images) that are asked for, the one that was chosen when it was opened, or all. Of an index
+    /// everything is loaded that is there, or some [platforms](LoadOptions::platforms), which have to be complete; and what
+    /// refers to an image, where that is [listed](ImageRegistry::referrers). Images without a name come last, by their
+    /// digests, those excepted that came because they refer to another one. Nothing is asked of a network.
+    ///
+    /// Content that is missing is looked for before anything is stored, and what is in the cache already need not be in
+    /// the archive. All names are set in one step at the end, together with the lists of what refers to the images, as far
+    /// as those lists are no larger than one may be; larger ones are set before, and lead to what is complete.
+    ///
+    /// The last progress event is [`Event::Finished`](crate::progress::Event::Finished), always: also when the future is
+    /// dropped, unless it was never polled.
+    ///
+    /// # Contract
+    /// C 281 `a_load_says_what_it_replaces`, C 282 `a_load_brings_all_platforms_that_are_there`, C 283
+    /// `a_load_is_all_or_nothing`, X 104 `import_performs_zero_network_io`, X 107
+    /// `delta_archive_missing_blobs_reported_and_satisfied_by_cache`.
     ///
     /// # Errors
-    /// [`NotFound`](crate::ErrorKind::NotFound) when there is no image, and, after all of them are here, when something
-    /// that refers to one is missing; otherwise as [`pull`](fn@crate::pull) and
-    /// [`ImageRegistry::untagged`].
-    async fn image_load(&self, from: &Opened, options: &PullOptions) -> Result<Vec<PullResult>> {
-        let operation = options.progress.operation();
-        let mut wanted = match &from.reference {
-            Some(reference) => vec![reference.clone()],
-            None => from.references().await?,
-        };
-        if from.reference.is_none() {
-            // What is listed comes with its subject, and the list is written here anew.
-            if from.registry.capabilities().referrers {
-                wanted.retain(|name| !reference::is_list_of_referrers(name));
-            }
-            wanted.extend(from.registry.untagged().await?);
-        }
-        if wanted.is_empty() {
-            return Err(from.nameless());
-        }
-        operation.hand_over();
-        // The image in the file may be newer than the image with the same name in the cache.
-        let options = PullOptions { policy: PullPolicy::Always, ..options.clone() };
-        let mut loaded = Vec::with_capacity(wanted.len());
-        let (mut referrers, mut complete) = (HashSet::new(), Ok(()));
-        for reference in &wanted {
-            // It came with its subject, and is kept and removed with it.
-            let came = |digest: &Digest| referrers.contains(digest);
-            if reference.tag().is_none() && reference::digest_of(reference)?.as_ref().is_some_and(came) {
-                continue;
-            }
-            let pulled = pull::pull(&from.registry, reference, self.as_provider(), &options).await?;
-            let came = receive::referrers_of(self.as_provider(), &from.registry, &pulled, &options).await?;
-            referrers.extend(came.0);
-            complete = complete.and(came.1);
-            loaded.push(pulled);
-        }
-        complete.map(|()| loaded)
+    /// No name is changed with any of them. [`NotFound`](crate::ErrorKind::NotFound) when there is no image, or something
+    /// is missing, with all that is as the detail [`MissingContent`](super::MissingContent);
+    /// [`PlatformNotFound`](crate::ErrorKind::PlatformNotFound) for a platform that one of the images is not for;
+    /// [`Limit`](crate::ErrorKind::Limit) beyond [`PushSession::LIMIT`](crate::PushSession::LIMIT); those of the place and of
+    /// the cache.
+    async fn image_load(&self, from: &Opened, options: &LoadOptions) -> Result<Vec<Loaded>> {
+        load::load(self.as_provider(), from, options).await
     }
 
     /// Points a name to an index of these manifests, and returns the index. If the name points to an index already,
@@ -259,6 +240,11 @@ pub trait CacheProviderExt: CacheProvider {
     /// This cache seen as a registry of what it holds.
     fn as_registry(&self) -> CacheRegistry {
         registry::as_registry(self.as_provider())
+    }
+
+    /// This cache seen as a registry that stores, for copies into it.
+    fn as_target(&self) -> CacheTarget {
+        CacheTarget(dyn_clone::clone_box(self.as_provider()))
     }
 
     /// The verified content of a stored document of at most `limit` bytes.

@@ -5,14 +5,12 @@ use serde_json::{Map, Value};
 
 use super::naming::not_here;
 use super::{CacheProvider, Lease, NameChange, Needs, content};
+use crate::copy::subset::{SUBJECT, annotation};
 use crate::manifest::{
     Document, RawConfig, RawManifest, canonical_json, descriptor_json, is_document, is_manifest, limits,
 };
 use crate::strict::{self, invalid};
 use crate::{Blob, BlobRange, Descriptor, Digest, Error, MediaType, Platform, Reference, Result, reference};
-
-/// On the descriptor of an attestation that `BuildKit` puts beside an image: the digest of that image.
-pub(super) const SUBJECT: &str = "vnd.docker.reference.digest";
 
 /// The work of writing lists of referrers: one writer at a time, because many lists may be written together.
 pub(super) const LISTS: &str = "lists of referrers";
@@ -300,8 +298,4 @@ impl FullPlatform {
             features: sorted("features"),
         })
     }
-}
-
-pub(super) fn annotation<'a>(descriptor: &'a Descriptor, key: &str) -> Option<&'a str> {
-    descriptor.annotations().as_ref()?.get(key).map(String::as_str)
 }

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
-use super::index::{SUBJECT, annotation};
 use super::registry::as_registry;
 use super::{CacheProvider, Lease, Needs, content};
+use crate::copy::subset::{SUBJECT, annotation};
 use crate::copy::{CopyOptions, Platforms, copy};
 use crate::manifest::{Document, RawManifest, canonical_json, is_document, is_index, limits};
 use crate::registry::ImageRegistry;

@@ -14,7 +14,7 @@ use crate::manifest::RawConfig;
 use crate::progress::{Event, Progress};
 use crate::registry::ImageRegistry;
 use crate::source::{ImageSource, ImageSourceExt, RegistrySource};
-use crate::{Advice, Descriptor, Digest, Error, ErrorKind, Result, Size, reference};
+use crate::{Descriptor, Digest, Error, ErrorKind, Result, reference};
 
 /// An image that is in the cache whole, and stays there.
 pub(super) struct Found {
@@ -196,7 +196,9 @@ impl Engine<'_> {
 
     /// Refuses a pull whose blobs have no room, before any of them is fetched.
     pub(super) async fn check_room(&self, source: &RegistrySource) -> Result<()> {
-        let Some(free) = self.cache.free().await? else { return Ok(()) };
+        if self.cache.free().await?.is_none() {
+            return Ok(());
+        }
         let (mut counted, mut needed) = (HashSet::new(), 0_u64);
         for blob in blobs(source) {
             let (digest, size) = (blob.digest(), blob.size());
@@ -204,22 +206,7 @@ impl Engine<'_> {
                 needed = needed.saturating_add(size.saturating_sub(self.cache.partial(digest).await?));
             }
         }
-        if needed <= free {
-            return Ok(());
-        }
-        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
-        Err(Error::new(
-            ErrorKind::Io,
-            // In bytes as well: the two may be alike in larger units.
-            format!(
-                "the image needs {} more ({needed} bytes), and {} are free ({free} bytes)",
-                Size(needed),
-                Size(free)
-            ),
-        )
-        .with_source(full)
-        .with_endpoint(&self.cache)
-        .with_advice(Advice::Collect))
+        content::check_room(&self.cache, needed, "the image needs").await
     }
 }
 

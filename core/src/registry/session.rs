@@ -59,6 +59,19 @@ impl<'a> PushSession<'a> {
         self.hold(std::iter::once(document.digest()).chain(digests).cloned().collect()).await
     }
 
+    /// Protects content, here or not yet, with one lease.
+    ///
+    /// # Errors
+    /// As [`Self::expect`].
+    pub(crate) async fn protect(&self, content: Vec<Digest>) -> Result<()> {
+        self.hold(content).await
+    }
+
+    /// Ends the session, and keeps what it protects.
+    pub(crate) fn into_lease(self) -> Lease {
+        Lease::new(self.state.into_inner().leases)
+    }
+
     /// As [`ImageRegistry::has_blob`]; a blob that is there stays.
     ///
     /// # Errors

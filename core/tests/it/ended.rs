@@ -13,7 +13,8 @@ use plyfold_core::memory::{MemoryCache, MemoryRegistry};
 use plyfold_core::progress::{Event, Events, Progress};
 use plyfold_core::{
     CacheProvider as _, CacheProviderExt as _, CopyOptions, ErrorKind, Format, ImageRegistry as _, Input,
-    Made, Materializer, Opened, PullOptions, PullPolicy, PushOptions, Result, Role, Sink, copy, pull,
+    LoadOptions, Made, Materializer, Opened, PullOptions, PullPolicy, PushOptions, Result, Role, Sink, copy,
+    pull,
 };
 use tokio::runtime::Builder;
 
@@ -137,10 +138,10 @@ async fn what_fails_before_its_first_step_tells_its_end() {
     check(events, false, "a push of what is not here").await;
 
     let (progress, events) = Progress::channel();
-    let pulls = PullOptions { progress, ..options(PullPolicy::IfMissing) };
+    let loads = LoadOptions { progress, ..LoadOptions::default() };
     let nothing = Opened { registry: Box::new(MemoryRegistry::new("empty")), reference: None };
-    cache.image_load(&nothing, &pulls).await.unwrap_err();
-    drop(pulls);
+    cache.image_load(&nothing, &loads).await.unwrap_err();
+    drop(loads);
     check(events, false, "a load of nothing").await;
 
     let (progress, events) = Progress::channel();

@@ -15,6 +15,7 @@ mod in_hand;
 mod layer;
 mod layer_files;
 mod listing;
+mod load;
 mod local_errors;
 mod lookup;
 mod lost;

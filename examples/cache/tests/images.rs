@@ -8,7 +8,7 @@ use example_cache::BucketCache;
 use example_cpio as _;
 use plyfold::atomic_file::FileOptions;
 use plyfold::{
-    CacheProvider as _, Collect, ErrorKind, ImageSourceExt as _, Images, Options, Platform, PullOptions,
+    CacheProvider as _, Collect, ErrorKind, ImageSourceExt as _, Images, LoadOptions, Options, Platform, PullOptions,
     PulledImage, Rootfs, Verify, flatten,
 };
 use plyfold_conformance::samples::{self, LayerBuilder};
@@ -32,7 +32,7 @@ async fn a_program_loads_pulls_exports_and_collects() {
     assert_eq!((error.kind(), bucket.objects()), (&ErrorKind::Config, 0), "nothing was fetched: {error}");
 
     let images = images.with_scratch(dir.path().join("scratch"));
-    let loaded = images.load(&uri, options()).await.unwrap();
+    let loaded = images.load(&uri, LoadOptions::default()).await.unwrap();
     assert_eq!(loaded[0].reference.whole(), name);
     let image = images.pull(&uri, options()).await.unwrap();
     assert!(image.cached && image.path.join("oci-layout").is_file());

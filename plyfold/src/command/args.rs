@@ -11,6 +11,7 @@ use clap::{Args as Group, Parser, Subcommand, ValueEnum};
 use super::bounds::Bounds;
 use super::disk_args::{Disk, Patch, Resize, Verity, disk_size, file};
 use super::global::Global;
+use super::load_args::Load;
 use super::machine_args::{Boot, BootOptions, HashTrees};
 use super::snapshot_args::Snapshot;
 use super::written_files::{Durably, mode, owner};
@@ -116,12 +117,14 @@ pub(crate) enum Verb {
     /// Save the disks of an image with what a guest has written to them, and make them again
     #[command(subcommand)]
     Snapshot(Snapshot),
-    /// Bring every image of an archive or a layout directory into the store, without any network
-    #[command(after_help = "Examples:\n  plyfold load images.tar\n  docker save app:1 | plyfold load -")]
-    Load {
-        /// A docker-archive, an oci-archive, a layout directory, or a URI of one; `-` is standard input
-        archive: String,
-    },
+    /// Bring the images of an archive or a layout directory into the store, all or none, without any network
+    #[command(
+        after_help = "All that the archive has of an image is loaded: every platform, attestations, signatures. With --platform an image has \
+        to be complete for that one.\n\
+        What the store has already may be missing in the archive.\n\n\
+        Examples:\n  plyfold load images.tar\n  docker save app:1 | plyfold load -\n  plyfold load images.tar --list\n  plyfold load images.tar --image app:1 --image @3"
+    )]
+    Load(Load),
     /// Try a user name and a password on a registry, and store them where docker and podman find them too
     #[cfg(feature = "registry")]
     #[command(after_help = "Examples:\n  plyfold login registry.lan:5000 -u me --password-stdin < password")]

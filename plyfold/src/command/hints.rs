@@ -62,6 +62,12 @@ fn worded(advice: &Advice) -> String {
             return format!("`plyfold login {registry}` stores them, or pass -o username=… -o password=…");
         }
         Advice::GiveFolder => "point --store at a directory that can be written to",
+        Advice::LeaveReferrers => {
+            "the images are complete: --no-referrers loads them without what refers to them"
+        }
+        Advice::LoadBase { bases } => {
+            return format!("the archive was made against {}: `plyfold load` that first", bases.join(", "));
+        }
         Advice::Pull { image } => return format!("`plyfold pull {image}` fetches it"),
         Advice::PushPart => {
             "pull what is missing, or push one platform (--platform), \

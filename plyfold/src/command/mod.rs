@@ -55,6 +55,8 @@ mod inspect_partitions;
 mod inspect_set;
 mod layer;
 mod listed;
+mod load;
+mod load_args;
 mod log;
 #[cfg(feature = "registry")]
 mod login;
@@ -184,7 +186,7 @@ async fn verb(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Res
             None => verity::run(options, terminal).await,
         },
         Verb::Snapshot(verb) => snapshot::run(verb, session, terminal).await,
-        Verb::Load { archive } => store::load(&session.await?, &archive).await,
+        Verb::Load(options) => load::load(&session.await?, options).await,
         Verb::Export(options) => export::write(&session.await?, options).await,
         Verb::Copy { source, target, referrers } => {
             registry::copy_image(&context()?, &source, &target, referrers).await

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use plyfold::memory::MemoryCache;
 use plyfold::{
-    CacheProvider as _, CacheProviderExt as _, Collect, ErrorKind, ImageSourceExt as _, Images, Page,
+    CacheProvider as _, CacheProviderExt as _, Collect, ErrorKind, ImageSourceExt as _, Images, LoadOptions, Page,
     Platform, PullOptions, Rootfs, Verify, flatten,
 };
 use plyfold_conformance::samples;
@@ -72,7 +72,7 @@ async fn disks_tars_and_archives_are_made_of_any_cache() {
     fs::write(&archive, samples::docker_archive(&names.map(|name| (name.to_owned(), &image)))).unwrap();
     let mut made = Vec::new();
     for (place, images) in [("store-out", &of_a_store), ("memory-out", &of_memory)] {
-        let loaded = images.load(&format!("docker-archive:{}", archive.display()), options()).await.unwrap();
+        let loaded = images.load(&format!("docker-archive:{}", archive.display()), LoadOptions::default()).await.unwrap();
         assert_eq!(loaded.iter().map(|image| image.reference.whole()).collect::<Vec<_>>(), names);
         let first = images.list_page(&Page { limit: Some(2), after: None }).await.unwrap();
         let rest = images.list_page(&Page { limit: Some(2), after: first.next }).await.unwrap();
@@ -137,14 +137,14 @@ async fn an_archive_is_loaded_from_a_stream() {
     ] {
         let content = std::io::Cursor::new(archive.clone());
         let stream = Slow { content, error: false, waits: false };
-        let loaded = images.load_from(stream, options()).await.unwrap();
+        let loaded = images.load_from(stream, LoadOptions::default()).await.unwrap();
         assert_eq!(loaded[0].reference.whole(), "a.example/app:1");
         assert!(images.is_cached(&loaded[0].reference, &platform()).await.unwrap());
         // What ends too early is no image, whether the stream says so or not.
         for error in [true, false] {
             let content = std::io::Cursor::new(archive[..archive.len() / 2].to_vec());
             let failed =
-                images.load_from(Slow { content, error, waits: false }, options()).await.unwrap_err();
+                images.load_from(Slow { content, error, waits: false }, LoadOptions::default()).await.unwrap_err();
             let kind = if error { ErrorKind::Io } else { ErrorKind::Corrupt };
             assert_eq!(*failed.kind(), kind, "{failed}");
         }
@@ -171,13 +171,13 @@ async fn an_archive_is_loaded_from_a_pipe_and_from_a_socket() {
                 let (reader, writer) = std::io::pipe().unwrap();
                 let reader = tokio::net::unix::pipe::Receiver::from_owned_fd(reader.into()).unwrap();
                 let writer = written(Box::new(writer), part);
-                (images.load_from(reader, options()).await, writer)
+                (images.load_from(reader, LoadOptions::default()).await, writer)
             } else {
                 let (writer, reader) = std::os::unix::net::UnixStream::pair().unwrap();
                 reader.set_nonblocking(true).unwrap();
                 let reader = tokio::net::UnixStream::from_std(reader).unwrap();
                 let writer = written(Box::new(writer), part);
-                (images.load_from(reader, options()).await, writer)
+                (images.load_from(reader, LoadOptions::default()).await, writer)
             };
             writer.join().unwrap().unwrap();
             let names = images.list_cached().await.unwrap();

@@ -194,11 +194,24 @@ fn archives() {
     fs::write(place.path("docker.tar"), docker_archive(&named(&["a.example/app:1", "a.example/app:2"])))
         .unwrap();
     fs::write(place.path("oci.tar"), oci_archive(&named(&["b.example/app:1"]))).unwrap();
+    let newer = samples::no_layers();
+    let newer = ["a.example/app:1", "a.example/app:3"].map(|name| (name.to_owned(), &newer));
+    fs::write(place.path("newer.tar"), docker_archive(&newer)).unwrap();
+    let mut part = image.clone();
+    part.blobs.retain(|blob| blob.descriptor != image.images[0].layers[0].descriptor);
+    fs::write(place.path("part.tar"), oci_archive(&[("c.example/app:1".to_owned(), &part)])).unwrap();
     let lines = [
+        "load {}/docker.tar --list",
         "load {}/docker.tar --platform linux/amd64",
+        "load {}/part.tar",
         "load {}/oci.tar --platform linux/amd64 -q",
+        "load {}/part.tar -q",
         "load oci-archive:{}/oci.tar:b.example/app:1 --platform linux/amd64 --json",
         "load examples/sample --platform linux/amd64 -q",
+        "load examples/sample --list --json",
+        "load {}/newer.tar --keep-names -q",
+        "load {}/newer.tar --image a.example/app:3 --image @0 -q",
+        "load {}/docker.tar -q --json",
         "list",
         "pull docker-archive:{}/docker.tar",
     ];

@@ -8,7 +8,7 @@ use plyfold::atomic_file::FileOptions;
 use plyfold::memory::MemoryCache;
 use plyfold::{
     Artifact, ArtifactHandle, ArtifactKey, Blob, BlobRange, CachedNames, Collect, Collected, Descriptor,
-    Digest, ErrorKind, Images, Ingest, Lease, NameChange, Page, Platform, PullOptions, PullPolicy, Reference,
+    Digest, ErrorKind, Images, Ingest, Lease, LoadOptions, NameChange, Page, Platform, Platforms, PullOptions, PullPolicy, Reference,
     Result, Rootfs, Usage, Verified, Verify, digest, reference,
 };
 use plyfold_conformance::samples::LayerBuilder;
@@ -125,7 +125,8 @@ async fn verdict(uri: &str, by_load: bool, wanted: &Platform) -> Option<ErrorKin
     let images = Images::with_cache(Unsynced(MemoryCache::new().unwrap())).unwrap();
     let options = |policy| PullOptions { platform: wanted.clone(), policy, ..PullOptions::default() };
     let pulled = if by_load {
-        images.load(uri, options(PullPolicy::Always)).await.map(|mut all| all.remove(0))
+        let load = LoadOptions { platforms: Platforms::One(wanted.clone()), ..LoadOptions::default() };
+        images.load(uri, load).await.map(|mut all| all.remove(0).image.unwrap())
     } else {
         images.pull(uri, options(PullPolicy::Always)).await
     };

@@ -14,6 +14,7 @@ const OPTIONS: &[&str] = &[
     "FileOptions",
     "LayerLimits",
     "LayerOptions",
+    "LoadOptions",
     "PullOptions",
     "PushOptions",
     "Retry",

@@ -102,6 +102,12 @@ fn archives_and_tars_go_through_pipes() {
     assert!(
         loaded.starts_with("$ plyfold load - -q --platform linux/amd64\n[exit 0]\n-- out\na.example/app:1")
     );
+    let listed = place.run_fed("load - --list", &archive(b"piped"));
+    assert!(listed.contains("[exit 0]") && listed.contains("\na.example/app:1  sha256:"), "{listed}");
+    for (image, code) in [("a.example/app:1", 0), ("@0", 0), ("@7", 3), ("a.example/other:1", 3)] {
+        let chosen = place.run_fed(&format!("load - -q --image {image}"), &archive(b"piped"));
+        assert!(chosen.contains(&format!("[exit {code}]")), "{chosen}");
+    }
     // What is said names standard input, and no file that was made for it.
     for (input, code) in [(archive(b"told"), "[exit 0]"), (b"no archive\n".repeat(100), "[exit 5]")] {
         let told = place.run_fed("load - --json --platform linux/amd64", &input);

@@ -2,8 +2,8 @@
 
 use plyfold_core::memory::{MemoryCache, MemoryRegistry};
 use plyfold_core::{
-    Backends, CacheProviderExt, CopyOptions, ErrorKind, ImageRegistry, ImageRegistryExt, ImageSourceExt,
-    Opened, Options, PullOptions, Reference, Result, copy, digest, reference,
+    Backends, CacheProvider as _, CacheProviderExt, CopyOptions, ErrorKind, ImageRegistry, ImageRegistryExt,
+    ImageSourceExt, LoadOptions, Opened, Options, PullOptions, Reference, Result, copy, digest, reference,
 };
 use serde_json::{Value, json};
 
@@ -117,12 +117,13 @@ fn entry(image: &(Vec<u8>, Vec<u8>), more: &Value) -> Value {
 async fn loaded(disk: &OnDisk) -> Result<Vec<String>> {
     let cache = MemoryCache::new()?;
     let from = Opened { registry: Box::new(disk.archive()), reference: None };
-    let options = PullOptions { platform: "linux/amd64".parse()?, ..PullOptions::default() };
-    let loaded = cache.image_load(&from, &options).await?;
+    let platform = "linux/amd64".parse()?;
+    let loaded = cache.image_load(&from, &LoadOptions::default()).await?;
     let mut configs = Vec::new();
     for image in &loaded {
-        assert!(cache.image_in_cache(&image.reference, &options.platform).await?, "{}", image.reference);
-        configs.push(image.config.as_ref().unwrap().descriptor().digest().to_string());
+        assert!(cache.image_in_cache(&image.reference, &platform).await?, "{}", image.reference);
+        let source = cache.new_source(&image.reference, &platform).await?;
+        configs.push(source.manifest()?.config().digest().to_string());
     }
     configs.sort();
     configs.dedup();
@@ -410,8 +411,7 @@ async fn an_image_of_several_platforms_keeps_its_name_by_digest() {
     let cache = MemoryCache::new().unwrap();
     let from = Opened { registry: Box::new(disk.archive()), reference: None };
     assert_eq!(from.reference().await.unwrap().tag(), Some("latest"));
-    let options = PullOptions { platform: "linux/amd64".parse().unwrap(), ..PullOptions::default() };
-    let loaded = cache.image_load(&from, &options).await.unwrap();
+    let loaded = cache.image_load(&from, &LoadOptions::default()).await.unwrap();
     assert!(loaded.iter().any(|image| image.reference.whole() == name), "{loaded:?}");
 }
 
@@ -475,7 +475,7 @@ async fn what_refers_to_an_image_is_loaded_with_it() {
         }
         OnDisk::new(&tar.bytes())
     };
-    // What is missing of it is named, and the image is there.
+    // What is missing of it is named. A copy has brought the image by then.
     for missing in [&listed[0], &nameless[0], &signature] {
         let disk = archive(missing);
         let name = reference::parse("localhost/medium:1").unwrap();
@@ -484,9 +484,8 @@ async fn what_refers_to_an_image_is_loaded_with_it() {
         let copied = copy(&disk.archive(), &name, &target, &name, &copying).await.map(drop);
         target.resolve(&name).await.unwrap();
         let opened = Opened { registry: Box::new(disk.archive()), reference: Some(name.clone()) };
-        let options = PullOptions { platform: "linux/amd64".parse().unwrap(), ..PullOptions::default() };
-        let loaded = cache.image_load(&opened, &options).await.map(drop);
-        cache.as_registry().resolve(&name).await.unwrap();
+        let loaded = cache.image_load(&opened, &LoadOptions::default()).await.map(drop);
+        assert_eq!(cache.list().await.unwrap(), [], "a load brings all of it or nothing");
         for outcome in [copied, loaded] {
             let error = outcome.unwrap_err();
             assert_eq!(*error.kind(), ErrorKind::NotFound, "{error}");
@@ -496,8 +495,7 @@ async fn what_refers_to_an_image_is_loaded_with_it() {
     let disk = archive(&[]);
     let opened = Opened { registry: Box::new(disk.archive()), reference: None };
     let cache = MemoryCache::new().unwrap();
-    let options = PullOptions { platform: "linux/amd64".parse().unwrap(), ..PullOptions::default() };
-    let loaded = cache.image_load(&opened, &options).await.unwrap();
+    let loaded = cache.image_load(&opened, &LoadOptions::default()).await.unwrap();
     assert_eq!(loaded.len(), 2, "what refers to an image is no image, unless it has a name");
     let counts = [(&image, 4), (&listed[0], 1), (&listed[1], 0)];
     for (subject, count) in counts {

@@ -13,7 +13,7 @@ use plyfold_core::layout_index::image_in;
 use plyfold_core::memory::MemoryRegistry;
 use plyfold_core::{
     Blob, BlobRange, CacheProvider as _, CacheProviderExt as _, Capabilities, CopyOptions, Descriptor,
-    Digest, ErrorKind, ImageRegistry, ImageRegistryExt as _, Lease, NameChange, Opened, Page, PullOptions,
+    Digest, ErrorKind, ImageRegistry, ImageRegistryExt as _, Lease, LoadOptions, NameChange, Opened, Page,
     RawManifest, Reference, Result, copy, reference,
 };
 use plyfold_layout::{Config, Layout, Store};
@@ -108,8 +108,7 @@ async fn what_refers_to_an_image_without_a_name_is_loaded_with_it() {
 
     let store = Store::open(folder.path().join("store")).unwrap();
     let opened = Opened { registry: Box::new(layout), reference: None };
-    let options = PullOptions { platform: "linux/amd64".parse().unwrap(), ..PullOptions::default() };
-    let loaded = store.image_load(&opened, &options).await.unwrap();
+    let loaded = store.image_load(&opened, &LoadOptions::default()).await.unwrap();
     assert_eq!(loaded.last().unwrap().descriptor.digest(), loose.digest());
     let found = store.as_registry().referrers(&loaded[1].reference, loose.digest(), None).await.unwrap();
     assert_eq!(found.iter().map(Descriptor::digest).collect::<Vec<_>>(), [referrer.top.digest()]);

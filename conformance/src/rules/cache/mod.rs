@@ -8,6 +8,7 @@ mod ends;
 mod foreign_handles;
 mod indexes;
 mod kept;
+mod loads;
 mod names;
 mod pulls;
 mod reentry;
@@ -31,4 +32,5 @@ pub(super) const RULES: &[&[Rule<dyn CacheFixture>]] = &[
     foreign_handles::RULES,
     damage::RULES,
     kept::RULES,
+    loads::RULES,
 ];

@@ -259,6 +259,10 @@ impl ImageRegistry for BrokenRegistry {
         Ok(honest)
     }
 
+    async fn bases(&self) -> Result<Vec<String>> {
+        self.inner.bases().await
+    }
+
     async fn untagged(&self) -> Result<Vec<Reference>> {
         if self.fault == Fault::UntaggedHidden { Ok(Vec::new()) } else { Ok(self.untagged.to_vec()) }
     }

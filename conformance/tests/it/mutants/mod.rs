@@ -124,6 +124,11 @@ const CACHE: &[(&str, &[CacheFault])] = &[
     ("K 208", &[CacheFault::MadeByEach, CacheFault::TwoMakers]),
     ("C 210", &[CacheFault::KeyedByText]),
     ("C 267", &[CacheFault::ChangedArtifactsTrusted, CacheFault::LooksWait]),
+    ("C 281", &[CacheFault::ReplacesAll, CacheFault::ReplacesSilently]),
+    ("C 282", &[CacheFault::OnePlatformLoaded]),
+    ("C 283", &[CacheFault::LoadsInPieces]),
+    ("X 104", &[CacheFault::FollowsUrls]),
+    ("X 107", &[CacheFault::DeltaBlobsForgotten]),
     ("C 220", &[CacheFault::ArtifactsUnverified, CacheFault::ChangedArtifactsTrusted]),
     ("C 221", &[CacheFault::Forgetful, CacheFault::PinsForgotten]),
     (

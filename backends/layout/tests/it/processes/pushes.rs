@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use plyfold_conformance::samples::{self, LayerBuilder, Sample};
 use plyfold_core::cache::PushOptions;
 use plyfold_core::copy::{CopyOptions, copy};
-use plyfold_core::{CacheProvider as _, CacheProviderExt as _, Collect, Opened, PullOptions, pull};
+use plyfold_core::{
+    CacheProvider as _, CacheProviderExt as _, Collect, LoadOptions, Opened, PullOptions, pull,
+};
 use plyfold_layout::{Config, Layout, Store};
 
 use super::{Running, as_child, as_parent, child, run};
@@ -84,7 +86,7 @@ async fn bring(store: &Store, way: &str) {
             "pull" => drop(pull(&origin, &image, store, &options).await.unwrap()),
             _ => {
                 let opened = Opened { registry: Box::new(origin.clone()), reference: Some(image.clone()) };
-                drop(store.image_load(&opened, &options).await.unwrap());
+                drop(store.image_load(&opened, &LoadOptions::default()).await.unwrap());
             }
         }
         // The name is there, so nothing of it may go.

@@ -1,13 +1,16 @@
 //! Mutants of what is derived from a cache.
 
+use std::net::TcpStream;
+
 use async_trait::async_trait;
 use plyfold_conformance::{Client, CoreClient};
 use plyfold_core::cache::{PushOptions, Sparse};
 use plyfold_core::memory::MemoryCache;
 use plyfold_core::progress::Event;
 use plyfold_core::{
-    Blob, BlobRange, CacheProvider, CacheProviderExt, Descriptor, ImageRegistry, ImageSource, NameChange,
-    Platform, Progress, PullOptions, PullPolicy, PullResult, RawManifest, Reference, Result,
+    Blob, BlobRange, CacheProvider, CacheProviderExt, Descriptor, ImageRegistry, ImageSource, LoadOptions,
+    Loaded, NameChange, Opened, Platform, Platforms, Progress, PullOptions, PullPolicy, PullResult,
+    RawManifest, Reference, Result,
 };
 use serde_json::{Value, json};
 
@@ -71,6 +74,47 @@ impl Client for BrokenPull {
             cache.update(&[NameChange::Set(reference.clone(), manifest)]).await?;
         }
         Ok(result)
+    }
+
+    async fn load(
+        &self,
+        from: &Opened,
+        cache: &dyn CacheProvider,
+        options: &LoadOptions,
+    ) -> Result<Vec<Loaded>> {
+        let mut options = options.clone();
+        match self.0 {
+            CacheFault::DeltaBlobsForgotten => {
+                CoreClient.load(from, &MemoryCache::new()?, &options).await?;
+            }
+            CacheFault::FollowsUrls => {
+                for name in from.images().await? {
+                    let raw = from.registry.manifest(&name).await?;
+                    for url in raw.references().iter().filter_map(|blob| blob.urls().clone()).flatten() {
+                        let host = url.split('/').nth(2).unwrap();
+                        TcpStream::connect(host).unwrap();
+                    }
+                }
+            }
+            CacheFault::LoadsInPieces => {
+                let mut loaded = Vec::new();
+                for name in from.images().await? {
+                    options.images = vec![name];
+                    loaded.extend(CoreClient.load(from, cache, &options).await?);
+                }
+                return Ok(loaded);
+            }
+            CacheFault::OnePlatformLoaded => {
+                options.platforms = Platforms::One(Platform::new("linux", "amd64", None));
+            }
+            CacheFault::ReplacesAll => options.keep_names = false,
+            _ => {}
+        }
+        let mut loaded = CoreClient.load(from, cache, &options).await?;
+        if self.0 == CacheFault::ReplacesSilently {
+            loaded.iter_mut().for_each(|image| image.replaced = None);
+        }
+        Ok(loaded)
     }
 
     async fn index_write(

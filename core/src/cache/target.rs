@@ -1,44 +1,24 @@
-//! A cache as the target of a copy: what a load takes along of what refers to an image.
+//! A cache as the target of a copy.
 
-use std::collections::HashSet;
 use std::fmt;
 
 use async_trait::async_trait;
 
 use super::registry::as_registry;
 use super::{CacheProvider, Lease, NameChange, attach, content, index};
-use crate::copy::{CopyOptions, copy_referrers};
 use crate::manifest::RawManifest;
-use crate::pull::{PullOptions, PullResult};
 use crate::registry::{Capabilities, ImageRegistry};
 use crate::{Blob, BlobRange, Descriptor, Digest, Error, Reference, Result};
 
-/// Brings what refers to an image here that was just pulled from `registry`, where that lists it, and says what that is, and
-/// what of it is missing.
-pub(super) async fn referrers_of(
-    cache: &dyn CacheProvider,
-    registry: &dyn ImageRegistry,
-    pulled: &PullResult,
-    options: &PullOptions,
-) -> Result<(HashSet<Digest>, Result<()>)> {
-    if !registry.capabilities().referrers {
-        return Ok((HashSet::new(), Ok(())));
-    }
-    let target = Receiver(dyn_clone::clone_box(cache));
-    let copying =
-        CopyOptions { concurrency: options.concurrency, retry: options.retry, ..CopyOptions::default() };
-    let subjects = [pulled.descriptor.digest(), pulled.manifest.digest()].map(Clone::clone);
-    let (from, to) = ((registry, &pulled.reference), (&target as &dyn ImageRegistry, &pulled.reference));
-    let (mut copied, complete) = copy_referrers(from, subjects.clone(), to, &copying).await?;
-    copied.retain(|digest| !subjects.contains(digest));
-    Ok((copied, complete.map_err(|e| e.with_image(&pulled.reference).with_endpoint(registry))))
-}
-
+/// A [`CacheProvider`] seen as an [`ImageRegistry`] that stores: what a [copy](fn@crate::copy) puts there is in the cache.
+///
+/// A cache has each blob once for all repositories. An index may list images that are not there, as after a pull for one
+/// platform.
 #[derive(Clone, Debug)]
-struct Receiver(Box<dyn CacheProvider>);
+pub struct CacheTarget(pub(super) Box<dyn CacheProvider>);
 
 #[async_trait]
-impl ImageRegistry for Receiver {
+impl ImageRegistry for CacheTarget {
     async fn manifest(&self, reference: &Reference) -> Result<RawManifest> {
         as_registry(&self.0).manifest(reference).await
     }
@@ -64,8 +44,8 @@ impl ImageRegistry for Receiver {
     }
 
     async fn push_names(&self, names: &[(Reference, RawManifest)]) -> Result<()> {
-        for (name, manifest) in names {
-            self.push_referrers(name, std::slice::from_ref(manifest)).await?;
+        for (_, manifest) in names {
+            self.put(manifest).await?;
         }
         let tagged = names.iter().filter(|(name, _)| name.tag().is_some());
         let (tops, changes): (Vec<_>, Vec<_>) = tagged
@@ -74,17 +54,14 @@ impl ImageRegistry for Receiver {
                 (top.clone(), NameChange::Set(name.clone(), top))
             })
             .unzip();
-        if changes.is_empty() {
-            return Ok(());
-        }
         let _lease = index::present(&self.0, &tops, &[]).await?;
-        self.0.update(&changes).await
+        let referrers: Vec<_> = names.iter().map(|(name, manifest)| (name, manifest)).collect();
+        attach::set(&self.0, &referrers, &changes).await
     }
 
     async fn push_referrers(&self, repository: &Reference, manifests: &[RawManifest]) -> Result<()> {
         for manifest in manifests {
-            let content = Blob::from_bytes(manifest.descriptor(), BlobRange::FULL, manifest.bytes())?;
-            content::put(&self.0, content).await?;
+            self.put(manifest).await?;
         }
         attach::list(&self.0, repository, manifests).await
     }
@@ -98,7 +75,14 @@ impl ImageRegistry for Receiver {
     }
 }
 
-impl fmt::Display for Receiver {
+impl CacheTarget {
+    async fn put(&self, manifest: &RawManifest) -> Result<()> {
+        let content = Blob::from_bytes(manifest.descriptor(), BlobRange::FULL, manifest.bytes())?;
+        content::put(&self.0, content).await
+    }
+}
+
+impl fmt::Display for CacheTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }

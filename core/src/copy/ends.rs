@@ -1,0 +1,146 @@
+//! Blobs on their way from one backend into another.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::options::CopyOptions;
+use crate::cache::MissingBlob;
+use crate::manifest::{RawManifest, is_foreign};
+use crate::progress::Event;
+use crate::registry::{ImageRegistry, ImageRegistryExt, PushSession};
+use crate::{Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Reference, Result, reference};
+
+/// An image where it is and where it goes.
+#[derive(Clone, Copy)]
+pub(crate) struct Ends<'a> {
+    pub(crate) from: &'a dyn ImageRegistry,
+    pub(crate) image: &'a Reference,
+    pub(crate) to: &'a dyn ImageRegistry,
+    pub(crate) target: &'a Reference,
+    /// Keeps what is there of the image until all names are set.
+    pub(crate) session: &'a PushSession<'a>,
+    pub(crate) options: &'a CopyOptions,
+}
+
+impl Ends<'_> {
+    /// The document of a tag that may be beside the image.
+    pub(crate) async fn tagged(&self, tag: &str) -> Result<Option<RawManifest>> {
+        let name = beside(self.image, tag);
+        match self.retrying("manifest", || self.from.fetch_raw(&name)).await {
+            // There is no such tag; one whose document is missing is another matter.
+            Err(e) if *e.kind() == ErrorKind::NotFound && e.detail::<MissingBlob>().is_none() => Ok(None),
+            raw => raw.map(Some),
+        }
+    }
+
+    /// Copies config and layers, each digest once.
+    pub(crate) async fn blobs(&self, raw: &RawManifest) -> Result<()> {
+        // What is there now must still be there when the name is set.
+        self.session.expect(raw).await.map_err(|e| e.with_endpoint(self.to))?;
+        let (mut unique, mut digests) = (raw.references(), HashSet::new());
+        unique.retain(|blob| digests.insert(blob.digest().clone()));
+        let size = unique.iter().map(Descriptor::size).fold(0, u64::saturating_add);
+        self.options.progress.emit(Event::Planned { size });
+        let jobs = unique.into_iter().map(|blob| async move { self.blob(&blob).await });
+        let concurrency =
+            self.options.concurrency.min(self.from.concurrency()).min(self.to.concurrency()).max(1);
+        stream::iter(jobs).buffer_unordered(concurrency).try_collect().await
+    }
+
+    pub(crate) async fn blob(&self, blob: &Descriptor) -> Result<()> {
+        let digest = blob.digest();
+        let at = |e: Error| e.with_image(self.image).with_endpoint(self.to).with_context("blob", digest);
+        let left_out = || {
+            let message = format!("{digest} may not be redistributed and is not copied");
+            self.options.progress.emit(Event::Warning { message });
+        };
+        let (foreign, has_url) =
+            (is_foreign(blob.media_type()), blob.urls().as_ref().is_some_and(|urls| !urls.is_empty()));
+        if foreign && has_url {
+            left_out();
+            return Ok(());
+        }
+        let is_there = self.retrying(digest.as_ref(), || self.session.has_blob(blob)).await.map_err(at)?;
+        if is_there || self.mounted(blob).await {
+            self.options.progress.emit(Event::BlobDone {
+                digest: digest.clone(),
+                size: blob.size(),
+                cached: true,
+            });
+            return Ok(());
+        }
+        let started = self.options.progress.start(blob, 0);
+        let attempt = AtomicU32::new(0);
+        let moved = self.retrying(digest.as_ref(), || async {
+            let content = self.from.fetch_blob(self.image, blob, BlobRange::FULL).await;
+            let content = content.map_err(|e| of_source(e, digest))?;
+            let attempt = attempt.fetch_add(1, Ordering::Relaxed) + 1;
+            self.session.put_blob(self.watched(content, attempt)?).await
+        });
+        match moved.await.map_err(at) {
+            // Such a layer may exist only at its own URL, even when the descriptor lists no URL.
+            Err(e) if foreign && *e.kind() == ErrorKind::NotFound => left_out(),
+            outcome => {
+                outcome?;
+                started.done();
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the target could take the blob from the image's repository, which is on the same registry.
+    async fn mounted(&self, blob: &Descriptor) -> bool {
+        let is_same_registry = self.from.to_string() == self.to.to_string()
+            && self.image.registry() == self.target.registry()
+            && self.image.repository() != self.target.repository();
+        if !is_same_registry || !self.to.capabilities().mount {
+            return false;
+        }
+        // A mount saves work. If it fails, the blob is pushed, and the push reports its own error.
+        self.session.mount_blob(blob, self.image).await.unwrap_or(false)
+    }
+
+    /// The same bytes, verified, with progress events.
+    fn watched(&self, content: Blob, attempt: u32) -> Result<Blob> {
+        let descriptor = content.descriptor().clone();
+        let (digest, progress) = (descriptor.digest().clone(), self.options.progress.clone());
+        let endpoint = content.endpoint().map_or_else(|| self.from.to_string(), str::to_owned);
+        progress.emit(Event::BlobOpened { digest: digest.clone(), endpoint, attempt });
+        let mut received = 0;
+        let told = content.unverified().map_ok(move |chunk| {
+            received += chunk.len() as u64;
+            progress.emit(Event::BlobProgress { digest: digest.clone(), received });
+            chunk
+        });
+        Blob::new(&descriptor, told)
+    }
+
+    pub(crate) async fn retrying<T, F>(&self, what: &str, attempt: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        self.options.retry.run(what, &self.options.progress, attempt).await
+    }
+}
+
+/// Says of what the source does not have that it is missing there.
+pub(crate) fn of_source(error: Error, digest: &Digest) -> Error {
+    match error.kind() {
+        ErrorKind::NotFound => error.with_detail(MissingBlob(digest.clone())),
+        _ => error,
+    }
+}
+
+/// The tags under which cosign keeps what belongs to a document where there are no referrers.
+pub(crate) fn cosign_tags(subject: &Digest) -> impl Iterator<Item = String> {
+    let stem = subject.as_ref().replacen(':', "-", 1);
+    let tags = ["sig", "att", "sbom"].map(|ending| format!("{stem}.{ending}"));
+    tags.into_iter().filter(|tag| reference::is_tag(tag))
+}
+
+/// The name of a tag in the repository of an image.
+pub(crate) fn beside(image: &Reference, tag: &str) -> Reference {
+    Reference::with_tag(image.registry().to_owned(), image.repository().to_owned(), tag.to_owned())
+}

@@ -1,0 +1,122 @@
+//! `load`: images of archives and layout directories come into the store.
+
+use std::io;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::layer::refuse_terminal;
+use super::load_args::Load;
+use super::progress::Doing;
+use super::session::Session;
+use super::size::Size;
+use super::terminal::table;
+use crate::blocking::blocking;
+use crate::durable::temporary_file;
+use crate::images::Spooled;
+use crate::{Error, ListedImage, LoadOptions, LoadedImage, Platforms, Reference, Result, digest};
+
+pub(crate) async fn load(session: &Session, options: Load) -> Result<()> {
+    let (archive, _spooled) = opened(session, &options).await?;
+    if options.list {
+        let listed = session.images.list_images(&archive).await?;
+        let documents: Vec<Value> = listed.iter().map(document).collect();
+        return session.terminal.show(&documents, || list(&listed));
+    }
+    let mut images = Vec::with_capacity(options.images.len());
+    for image in &options.images {
+        images.push(chosen(session, &archive, image).await?);
+    }
+    let loaded = session.context.telling(Doing::Fetch, |progress| {
+        let load = LoadOptions {
+            images,
+            keep_names: options.keep_names,
+            platforms: session.context.only.clone().map_or(Platforms::All, Platforms::One),
+            progress,
+            referrers: !options.no_referrers,
+            retry: session.context.retry,
+            ..LoadOptions::default()
+        };
+        session.images.load(&archive, load)
+    });
+    let loaded = loaded.await?;
+    let documents: Vec<Value> = loaded
+        .iter()
+        .map(|image| {
+            json!({
+                "reference": image.reference.whole(),
+                "digest": image.digest,
+                "replaced": image.replaced,
+                "kept": image.kept,
+            })
+        })
+        .collect();
+    session.terminal.show(&documents, || loaded.iter().map(line).collect())
+}
+
+/// The URI of the archive, and the file that it is in when it comes once and is read several times.
+async fn opened(session: &Session, options: &Load) -> Result<(String, Option<Spooled>)> {
+    let archive = options.archive.as_str();
+    refuse_terminal(Path::new(archive))?;
+    Ok(match archive {
+        "-" if options.list || !options.images.is_empty() => {
+            let folder = session.images.temporary();
+            let file = blocking(move |_| {
+                let mut file = temporary_file(&folder)?;
+                io::copy(&mut io::stdin().lock(), &mut file)
+                    .map_err(|e| Error::io("writing standard input to a temporary file", e))?;
+                Ok(file)
+            });
+            let spooled = Spooled(file.await?);
+            (spooled.uri(), Some(spooled))
+        }
+        // The backend reads what comes once, and names its images after `stdin`.
+        "-" => ("docker-archive:/dev/stdin".to_owned(), None),
+        // The content of an archive decides its form, not the scheme.
+        path if !session.context.backends.knows(path) && Path::new(path).is_dir() => {
+            (format!("oci:{path}"), None)
+        }
+        path if !session.context.backends.knows(path) => (format!("docker-archive:{path}"), None),
+        uri => (uri.to_owned(), None),
+    })
+}
+
+/// The image of the archive that a text names, as a URI does.
+async fn chosen(session: &Session, archive: &str, image: &str) -> Result<Reference> {
+    let place = session.images.locate(archive).await?;
+    if let Some(named) = &place.reference {
+        return Err(
+            Error::config("the URI names an image already, and --image another one").with_image(named)
+        );
+    }
+    let separator = if digest::parse(image).is_ok() { '@' } else { ':' };
+    session.images.locate(&format!("{archive}{separator}{image}")).await?.reference().await
+}
+
+fn line(image: &LoadedImage) -> String {
+    let mut line = format!("{}  {}", image.reference, image.digest);
+    if let Some(replaced) = &image.replaced {
+        line += &format!(", replaced {replaced}");
+    }
+    if let Some(kept) = &image.kept {
+        line += &format!(", kept {kept}");
+    }
+    line + "\n"
+}
+
+fn document(image: &ListedImage) -> Value {
+    json!({
+        "reference": image.reference.whole(),
+        "digest": image.descriptor.digest(),
+        "size": image.size,
+        "platforms": image.platforms,
+    })
+}
+
+fn list(images: &[ListedImage]) -> String {
+    let row = |image: &ListedImage| {
+        let digest = image.descriptor.digest().to_string();
+        [image.reference.to_string(), digest, Size(image.size).to_string(), image.platforms.join(", ")]
+    };
+    table(["IMAGE", "DIGEST", "SIZE", "PLATFORMS"], &images.iter().map(row).collect::<Vec<_>>())
+}
