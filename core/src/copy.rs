@@ -2,22 +2,21 @@
 
 mod documents;
 pub(crate) mod ends;
+mod engine;
 mod options;
 pub(crate) mod subset;
 
-use std::collections::HashSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 
-use futures_util::future::BoxFuture;
-
-use self::documents::{Batch, Documents};
-use self::ends::{Ends, beside, cosign_tags, of_source};
+use self::ends::{Counts, Ends};
+use self::engine::{Copier, REPAIRS};
 use crate::cache::MissingBlob;
-use crate::manifest::{Document, RawManifest, limits};
-use crate::registry::{ImageRegistry, ImageRegistryExt, PushSession};
-use crate::{Descriptor, Digest, Error, ErrorKind, Reference, Result, reference, select};
+use crate::manifest::RawManifest;
+use crate::registry::{ImageRegistry, PushSession};
+use crate::{Descriptor, Error, Reference, Result, reference};
 
-pub use self::options::{CopyOptions, Platforms};
+pub use self::options::{Copied, CopyJob, CopyOptions, Platforms};
 
 /// Copies an image between backends. Blobs come first, then manifests, then indexes; the name is set last. Every
 /// document is carried on byte for byte, so that digests and signatures survive (rule X 99
@@ -37,194 +36,112 @@ pub async fn copy(
     target: &Reference,
     options: &CopyOptions,
 ) -> Result<Descriptor> {
+    let jobs = [CopyJob { image: image.clone(), target: target.clone() }];
+    let copied = copy_all(from, &jobs, to, options).await?;
+    copied
+        .into_iter()
+        .next()
+        .map(|copied| copied.descriptor)
+        .ok_or_else(|| Error::config("nothing is copied"))
+}
+
+/// Copies several images from one backend into another, as [`copy`] does for one. All their content comes first, and each
+/// blob is moved once. Then all names are set by one [`push_names`](ImageRegistry::push_names): with an error none is, where
+/// the target can [set several in one step](crate::Capabilities::atomic_names).
+///
+/// # Errors
+/// As [`copy`]; [`Config`](crate::ErrorKind::Config) for two jobs with one target.
+pub async fn copy_all(
+    from: &dyn ImageRegistry,
+    jobs: &[CopyJob],
+    to: &dyn ImageRegistry,
+    options: &CopyOptions,
+) -> Result<Vec<Copied>> {
     let operation = options.progress.operation();
     let options = &CopyOptions { progress: operation.progress().clone(), ..options.clone() };
-    let copied = async {
-        let session = PushSession::begin(to, target)?;
+    operation.end(Box::pin(copying(from, jobs, to, options)).await)
+}
+
+async fn copying(
+    from: &dyn ImageRegistry,
+    jobs: &[CopyJob],
+    to: &dyn ImageRegistry,
+    options: &CopyOptions,
+) -> Result<Vec<Copied>> {
+    let mut targets = HashSet::new();
+    let mut sessions: HashMap<String, PushSession<'_>> = HashMap::new();
+    for CopyJob { image, target } in jobs {
+        if !targets.insert(target.whole()) {
+            return Err(Error::config("two images are to be copied to one name").with_image(target));
+        }
+        if let Entry::Vacant(place) = sessions.entry(reference::repository_of(target)) {
+            place.insert(PushSession::begin(to, target)?);
+        }
         if options.referrers && !from.capabilities().referrers {
             return Err(from.unsupported("list referrers").with_image(image));
         }
         if options.referrers && !to.capabilities().referrers {
             return Err(to.unsupported("list referrers").with_image(target));
         }
-        let ends = Ends { from, image, to, target, session: &session, options };
-        Copier { ends, documents: Mutex::default() }.run().await
+    }
+    let all = Counts::default();
+    let counts: Vec<Counts> = jobs.iter().map(|_| all.beside()).collect();
+    let copiers = jobs.iter().zip(&counts).filter_map(|(CopyJob { image, target }, counts)| {
+        let session = sessions.get(&reference::repository_of(target))?;
+        Some(Copier::new(Ends { from, image, to, target, session, options, counts }))
+    });
+    let copiers: Vec<Copier<'_>> = copiers.collect();
+    let mut raws = Vec::with_capacity(jobs.len());
+    for copier in &copiers {
+        raws.push(copier.bring().await?);
+    }
+    name(&copiers, &raws).await?;
+    if options.referrers {
+        // All that there is comes before what is missing is named.
+        let mut complete = Ok(());
+        for copier in &copiers {
+            complete = complete.and(copier.all_referrers().await);
+        }
+        complete?;
+    }
+    let copied = jobs.iter().zip(&raws).zip(&counts).map(|((job, raw), counts)| {
+        let (moved, present) = counts.bytes();
+        Copied { target: job.target.clone(), descriptor: raw.descriptor().clone(), moved, present }
+    });
+    Ok(copied.collect())
+}
+
+/// Sets the names of all images, and stores again what they need when that is gone.
+async fn name(copiers: &[Copier<'_>], raws: &[RawManifest]) -> Result<()> {
+    let Some(first) = copiers.first() else { return Ok(()) };
+    let to = first.ends.to;
+    let names: Vec<(Reference, RawManifest)> =
+        copiers.iter().zip(raws).map(|(copier, raw)| (copier.ends.target.clone(), raw.clone())).collect();
+    let attempt = || async {
+        for (copier, (name, raw)) in copiers.iter().zip(&names) {
+            copier.ends.session.complete(name, raw).await?;
+        }
+        to.push_names(&names).await
     };
-    operation.end(copied.await)
-}
-
-struct Copier<'a> {
-    ends: Ends<'a>,
-    documents: Mutex<Documents>,
-}
-
-/// How often content is stored again that a document needs, and that is gone from the target when the document is
-/// stored.
-const REPAIRS: usize = 8;
-
-impl Copier<'_> {
-    async fn run(&self) -> Result<Descriptor> {
-        let raw = self.ends.retrying("manifest", || async {
-            match &self.ends.options.platforms {
-                Platforms::All => self.ends.from.fetch_raw(self.ends.image).await,
-                Platforms::One(platform) => {
-                    Ok(select::find(self.ends.from, self.ends.image, platform).await?.raw)
-                }
-            }
-        });
-        let raw = raw.await?;
-        if reference::digest_of(self.ends.target)?.is_some_and(|digest| digest != *raw.digest()) {
-            let message = format!("the target's digest is not that of the image, {}", raw.digest());
-            return Err(Error::config(message).with_image(self.ends.target));
-        }
-        self.content(&raw, limits::NESTING).await?;
-        self.push(self.ends.target, &raw).await?;
-        if self.ends.options.referrers {
-            self.referrers().await?;
-            self.documents()
-                .check_complete()
-                .map_err(|e| e.with_image(self.ends.image).with_endpoint(self.ends.from))?;
-        }
-        Ok(raw.descriptor().clone())
-    }
-
-    /// Copies everything that `raw` refers to, bottom up.
-    fn content<'s>(&'s self, raw: &'s RawManifest, depth: usize) -> BoxFuture<'s, Result<()>> {
-        Box::pin(async move {
-            let Document::Index(index) = raw.document() else { return self.ends.blobs(raw).await };
-            if depth == 0 {
-                let message = format!("indexes are nested more than {} deep", limits::NESTING);
-                return Err(Error::limit(message).with_image(self.ends.image));
-            }
-            let (mut batch, mut listed) = (Batch::default(), HashSet::new());
-            for child in index.manifests() {
-                // Hostile input lists one document many times, and in each of those another.
-                let is_known = self.documents().stored.contains(child.digest());
-                if is_known || !listed.insert(child.digest()) {
-                    continue;
-                }
-                let raw = self
-                    .ends
-                    .retrying("manifest", || self.ends.from.fetch_child(self.ends.image, child))
-                    .await;
-                let child = raw.map_err(|e| of_source(e, child.digest()))?;
-                self.content(&child, depth - 1).await?;
-                batch.add(child);
-                if batch.is_full() {
-                    self.store(std::mem::take(&mut batch)).await?;
-                }
-            }
-            self.store(batch).await
-        })
-    }
-
-    /// Stores documents by their digests, those that have a subject together.
-    async fn store(&self, batch: Batch) -> Result<()> {
-        let (referrers, others): (Vec<_>, Vec<_>) =
-            batch.documents.into_iter().partition(|raw| raw.subject().is_some());
-        for raw in &others {
-            self.push(&reference::by_digest(self.ends.target, raw.digest()), raw).await?;
-        }
-        if referrers.is_empty() {
-            return Ok(());
-        }
-        self.storing(&referrers, || self.ends.session.put_referrers(&referrers)).await
-    }
-
-    async fn push(&self, name: &Reference, raw: &RawManifest) -> Result<()> {
-        self.storing(std::slice::from_ref(raw), || self.ends.session.finish(name, raw)).await
-    }
-
-    /// Stores documents by `attempt`, and again what they need when that is gone.
-    async fn storing<F>(&self, documents: &[RawManifest], attempt: impl Fn() -> F) -> Result<()>
-    where
-        F: Future<Output = Result<()>>,
-    {
-        for repairs in 0.. {
-            match self.ends.retrying("manifest", &attempt).await {
-                // A repair of the target has moved damaged content away since it was found or stored there.
-                Err(e) if e.detail::<MissingBlob>().is_some() && repairs < REPAIRS => {}
-                pushed => {
-                    pushed.map_err(|e| e.with_image(self.ends.target).with_endpoint(self.ends.to))?;
-                    break;
-                }
-            }
-            for raw in documents {
-                if let Document::Index(index) = raw.document() {
-                    let stored = &mut self.documents().stored;
-                    index.manifests().iter().for_each(|child| _ = stored.remove(child.digest()));
-                }
-                self.content(raw, limits::NESTING).await?;
+    for repairs in 0.. {
+        match first.ends.retrying("manifest", attempt).await {
+            // A repair of the target has moved damaged content away since it was found or stored there.
+            Err(e) if e.detail::<MissingBlob>().is_some() && repairs < REPAIRS => {}
+            named => {
+                named.map_err(|e| match copiers {
+                    [_] => e.with_image(first.ends.target).with_endpoint(to),
+                    _ => e.with_endpoint(to),
+                })?;
+                break;
             }
         }
-        let mut known = self.documents();
-        for raw in documents {
-            known.store(raw.digest().clone());
-        }
-        Ok(())
-    }
-
-    /// Copies what refers to the documents that have been copied, and what refers to that.
-    async fn referrers(&self) -> Result<()> {
-        let mut batch = Batch::default();
-        loop {
-            let Some(subject) = self.documents().subjects.pop_front() else { return self.store(batch).await };
-            self.referrers_of(&subject, &mut batch).await?;
+        for (copier, raw) in copiers.iter().zip(raws) {
+            copier.repair(raw).await?;
         }
     }
-
-    async fn referrers_of(&self, subject: &Digest, batch: &mut Batch) -> Result<()> {
-        let listed = self
-            .ends
-            .retrying("referrers", || self.ends.from.referrers(self.ends.image, subject, None))
-            .await;
-        for referrer in self.there(listed)?.unwrap_or_default() {
-            // A list may lead back to what has led to it.
-            if !self.documents().meet(referrer.digest()) {
-                continue;
-            }
-            let Some(raw) = self.there(self.referrer(&referrer).await)? else { continue };
-            batch.add(raw);
-            if batch.is_full() {
-                self.store(std::mem::take(batch)).await?;
-            }
-        }
-        for tag in cosign_tags(subject) {
-            let Some(raw) = self.there(self.tagged(&tag).await)?.flatten() else { continue };
-            self.push(&beside(self.ends.target, &tag), &raw).await?;
-        }
-        Ok(())
+    for (copier, raw) in copiers.iter().zip(raws) {
+        copier.ends.session.named(raw).await;
+        copier.stored(raw);
     }
-
-    /// What is not missing. What is is noted: everything else is copied before the copy fails.
-    fn there<T>(&self, outcome: Result<T>) -> Result<Option<T>> {
-        match outcome {
-            Err(e) if *e.kind() == ErrorKind::NotFound && e.detail::<MissingBlob>().is_some() => {
-                self.documents().miss(&e);
-                Ok(None)
-            }
-            outcome => outcome.map(Some),
-        }
-    }
-
-    /// A document of a list, whose content is copied.
-    async fn referrer(&self, referrer: &Descriptor) -> Result<RawManifest> {
-        let raw =
-            self.ends.retrying("referrer", || self.ends.from.fetch_child(self.ends.image, referrer)).await;
-        let raw = raw.map_err(|e| of_source(e, referrer.digest()))?;
-        self.content(&raw, limits::NESTING).await?;
-        Ok(raw)
-    }
-
-    /// The document of a tag that may be beside the image, whose content is copied.
-    async fn tagged(&self, tag: &str) -> Result<Option<RawManifest>> {
-        let Some(raw) = self.ends.tagged(tag).await? else { return Ok(None) };
-        self.content(&raw, limits::NESTING).await?;
-        Ok(Some(raw))
-    }
-
-    fn documents(&self) -> MutexGuard<'_, Documents> {
-        // Every change is one insertion, so a poisoned lock is consistent.
-        self.documents.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    Ok(())
 }

@@ -78,7 +78,7 @@ pub use cache::{
     BlobWriter, CacheProvider, CacheProviderExt, CachedNames, Collect, Collected, Completeness, Ingest,
     Lease, ListedImage, LoadOptions, Loaded, NameChange, PushOptions, Sparse, Usage, Verified, Verify,
 };
-pub use copy::{CopyOptions, Platforms, copy};
+pub use copy::{Copied, CopyJob, CopyOptions, Platforms, copy, copy_all};
 pub use credential::{Credential, Secret};
 pub use error::{Error, ErrorKind, Result, printable};
 pub use fault::{Fault, Mismatch};

@@ -13,7 +13,7 @@ use super::target::CacheTarget;
 use super::{CacheProvider, Lease, NameChange, attach, content};
 use crate::backend::Opened;
 use crate::copy::CopyOptions;
-use crate::copy::ends::Ends;
+use crate::copy::ends::{Counts, Ends};
 use crate::manifest::{RawManifest, limits};
 use crate::progress::Event;
 use crate::registry::PushSession;
@@ -52,6 +52,7 @@ async fn loading(
     let Some(first) = names.first() else { return Err(from.nameless()) };
     let target = CacheTarget(dyn_clone::clone_box(cache));
     let session = PushSession::begin(&target, first)?;
+    let counts = Counts::default();
     let ends = Ends {
         from: &*from.registry,
         image: first,
@@ -59,6 +60,7 @@ async fn loading(
         target: first,
         session: &session,
         options: copying,
+        counts: &counts,
     };
     let is_whole = from.reference.is_none() && options.images.is_empty();
     let mut look = Look::new(cache, ends, options, !is_whole);

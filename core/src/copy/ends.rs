@@ -1,7 +1,8 @@
 //! Blobs on their way from one backend into another.
 
-use std::collections::HashSet;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
@@ -22,6 +23,44 @@ pub(crate) struct Ends<'a> {
     /// Keeps what is there of the image until all names are set.
     pub(crate) session: &'a PushSession<'a>,
     pub(crate) options: &'a CopyOptions,
+    pub(crate) counts: &'a Counts,
+}
+
+/// Bytes of blobs of one image, and where those of all images of a copy went.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    moved: AtomicU64,
+    present: AtomicU64,
+    places: Arc<Mutex<HashMap<Digest, Reference>>>,
+}
+
+impl Counts {
+    /// Those of another image of the same copy.
+    pub(crate) fn beside(&self) -> Self {
+        Self { places: Arc::clone(&self.places), ..Self::default() }
+    }
+
+    /// Where a blob went, if that is known.
+    fn place(&self, digest: &Digest) -> Option<Reference> {
+        self.places().get(digest).cloned()
+    }
+
+    fn went(&self, digest: &Digest, target: &Reference) {
+        let mut places = self.places();
+        if places.len() < PushSession::LIMIT {
+            places.entry(digest.clone()).or_insert_with(|| target.clone());
+        }
+    }
+
+    fn places(&self) -> MutexGuard<'_, HashMap<Digest, Reference>> {
+        // Every change is one insertion, so a poisoned lock is consistent.
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was moved, and what was there.
+    pub(crate) fn bytes(&self) -> (u64, u64) {
+        (self.moved.load(Ordering::Relaxed), self.present.load(Ordering::Relaxed))
+    }
 }
 
 impl Ends<'_> {
@@ -64,6 +103,7 @@ impl Ends<'_> {
         }
         let is_there = self.retrying(digest.as_ref(), || self.session.has_blob(blob)).await.map_err(at)?;
         if is_there || self.mounted(blob).await {
+            self.counts.present.fetch_add(blob.size(), Ordering::Relaxed);
             self.options.progress.emit(Event::BlobDone {
                 digest: digest.clone(),
                 size: blob.size(),
@@ -84,22 +124,33 @@ impl Ends<'_> {
             Err(e) if foreign && *e.kind() == ErrorKind::NotFound => left_out(),
             outcome => {
                 outcome?;
+                self.counts.moved.fetch_add(blob.size(), Ordering::Relaxed);
+                self.counts.went(digest, self.target);
                 started.done();
             }
         }
         Ok(())
     }
 
-    /// Whether the target could take the blob from the image's repository, which is on the same registry.
+    /// Whether the target could take the blob from another of its repositories: that of the image, if this is on the same
+    /// registry, or one to which this copy has brought it.
     async fn mounted(&self, blob: &Descriptor) -> bool {
-        let is_same_registry = self.from.to_string() == self.to.to_string()
-            && self.image.registry() == self.target.registry()
-            && self.image.repository() != self.target.repository();
-        if !is_same_registry || !self.to.capabilities().mount {
+        if !self.to.capabilities().mount {
             return false;
         }
-        // A mount saves work. If it fails, the blob is pushed, and the push reports its own error.
-        self.session.mount_blob(blob, self.image).await.unwrap_or(false)
+        let is_same_registry =
+            self.from.to_string() == self.to.to_string() && self.image.registry() == self.target.registry();
+        let own = is_same_registry.then(|| self.image.clone());
+        let is_elsewhere = |from: &Reference| {
+            (from.registry(), from.repository()) != (self.target.registry(), self.target.repository())
+        };
+        for from in own.into_iter().chain(self.counts.place(blob.digest())).filter(is_elsewhere) {
+            // A mount saves work. If it fails, the blob is pushed, and the push reports its own error.
+            if self.session.mount_blob(blob, &from).await.unwrap_or(false) {
+                return true;
+            }
+        }
+        false
     }
 
     /// The same bytes, verified, with progress events.

@@ -1,8 +1,8 @@
 //! How an image is copied.
 
-use crate::Platform;
 use crate::progress::Progress;
 use crate::pull::Retry;
+use crate::{Descriptor, Platform, Reference};
 
 /// What of an index is copied.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -42,4 +42,27 @@ impl Default for CopyOptions {
             retry: Retry::default(),
         }
     }
+}
+
+/// One image of a copy of several.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CopyJob {
+    /// Its name in the source.
+    pub image: Reference,
+    /// Its name in the target.
+    pub target: Reference,
+}
+
+/// An image that was copied.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Copied {
+    /// Its name in the target.
+    pub target: Reference,
+    /// What that stands for.
+    pub descriptor: Descriptor,
+    /// Bytes of blobs that were moved for it.
+    pub moved: u64,
+    /// Bytes of its blobs that were in the target already, those of images before it included.
+    pub present: u64,
 }

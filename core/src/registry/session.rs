@@ -151,8 +151,13 @@ impl<'a> PushSession<'a> {
         Ok(())
     }
 
+    /// Notes a document that was stored under a name.
+    pub(crate) async fn named(&self, manifest: &RawManifest) {
+        self.note(manifest.digest(), true).await;
+    }
+
     /// Leases a document, and refuses it where something is missing that it needs.
-    async fn complete(&self, name: &Reference, manifest: &RawManifest) -> Result<()> {
+    pub(crate) async fn complete(&self, name: &Reference, manifest: &RawManifest) -> Result<()> {
         self.hold(vec![manifest.digest().clone()]).await?;
         let missing = self.missing(manifest).await;
         if missing.is_empty() {

@@ -2,8 +2,8 @@
 
 use plyfold_core::memory::{MemoryCache, MemoryRegistry};
 use plyfold_core::{
-    CacheProviderExt, CopyOptions, ErrorKind, ImageRegistry, ImageRegistryExt, ImageSourceExt, Platforms,
-    copy, digest,
+    CacheProviderExt, CopyJob, CopyOptions, Descriptor, ErrorKind, ImageRegistry, ImageRegistryExt,
+    ImageSourceExt, Platforms, RawManifest, copy, copy_all, digest,
 };
 
 use crate::fixture::{AMD64, index_of, layer, name, put_image};
@@ -54,4 +54,42 @@ async fn damage_and_read_only_targets_leave_no_name() {
     let error = copy(&from, &image, &read_only, &target, &CopyOptions::default()).await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Unsupported);
     assert!(!read_only.capabilities().push);
+}
+
+/// All names of a copy are set together, after all content: a target that has no room for the last image has none of the
+/// names.
+#[tokio::test]
+async fn several_images_are_copied_together_or_not_at_all() {
+    let (from, cache) = (MemoryRegistry::new("a"), MemoryCache::new().unwrap());
+    let to = cache.as_target();
+    let texts = ["example.com/app:1", "example.com/app:2", "example.com/other:1"];
+    let shared = layer("shared", 10);
+    for text in texts {
+        put_image(&from, &name(text), ("linux", "amd64"), &[shared.clone(), layer(text, 10)]);
+    }
+    let jobs = texts.map(|text| CopyJob { image: name(text), target: name(text) });
+    let content = layer(texts[2], 10);
+    from.insert_blob(&name(texts[2]), digest::sha256(&content), vec![0; content.len()]);
+    let error = copy_all(&from, &jobs, &to, &CopyOptions::default()).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Corrupt, "{error}");
+    for text in texts {
+        assert!(!to.exists(&name(text)).await.unwrap(), "{text}");
+    }
+    from.insert_blob(&name(texts[2]), digest::sha256(&content), content.clone());
+    let copied = copy_all(&from, &jobs, &to, &CopyOptions::default()).await.unwrap();
+    for (job, copied) in jobs.iter().zip(&copied) {
+        assert_eq!(copied.target, job.target);
+        assert_eq!(copied.descriptor, to.resolve(&job.target).await.unwrap());
+        assert_eq!(copied.descriptor, from.resolve(&job.image).await.unwrap());
+    }
+    // What was brought for the first image, or before the error, is not moved again.
+    let size = |raw: &RawManifest| raw.requirements().iter().map(Descriptor::size).sum::<u64>();
+    for copied in &copied {
+        let raw = to.fetch_raw(&copied.target).await.unwrap();
+        assert_eq!(copied.moved + copied.present, size(&raw));
+    }
+    assert_eq!(copied[0].moved, 0);
+    let twice = [jobs[0].clone(), CopyJob { image: name(texts[1]), target: name(texts[0]) }];
+    let error = copy_all(&from, &twice, &to, &CopyOptions::default()).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Config, "{error}");
 }

@@ -1,0 +1,206 @@
+//! One image of a copy: its content bottom up, and what refers to it.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use futures_util::future::BoxFuture;
+
+use super::documents::{Batch, Documents};
+use super::ends::{Ends, beside, cosign_tags, of_source};
+use super::options::Platforms;
+use crate::cache::MissingBlob;
+use crate::manifest::{Document, RawManifest, limits};
+use crate::registry::ImageRegistryExt;
+use crate::{Descriptor, Digest, Error, ErrorKind, Reference, Result, reference, select};
+
+/// One image of a copy.
+pub(super) struct Copier<'a> {
+    pub(super) ends: Ends<'a>,
+    documents: Mutex<Documents>,
+}
+
+/// How often content is stored again that a document needs, and that is gone from the target when the document is
+/// stored.
+pub(super) const REPAIRS: usize = 8;
+
+impl<'a> Copier<'a> {
+    pub(super) fn new(ends: Ends<'a>) -> Self {
+        Self { ends, documents: Mutex::default() }
+    }
+
+    /// What the target's name is to stand for, when all that it needs is there.
+    pub(super) async fn bring(&self) -> Result<RawManifest> {
+        let raw = self.ends.retrying("manifest", || async {
+            match &self.ends.options.platforms {
+                Platforms::All => self.ends.from.fetch_raw(self.ends.image).await,
+                Platforms::One(platform) => {
+                    Ok(select::find(self.ends.from, self.ends.image, platform).await?.raw)
+                }
+            }
+        });
+        let raw = raw.await?;
+        if reference::digest_of(self.ends.target)?.is_some_and(|digest| digest != *raw.digest()) {
+            let message = format!("the target's digest is not that of the image, {}", raw.digest());
+            return Err(Error::config(message).with_image(self.ends.target));
+        }
+        self.content(&raw, limits::NESTING).await?;
+        Ok(raw)
+    }
+
+    /// Stores again what a document needs.
+    pub(super) async fn repair(&self, raw: &RawManifest) -> Result<()> {
+        if let Document::Index(index) = raw.document() {
+            let stored = &mut self.documents().stored;
+            index.manifests().iter().for_each(|child| _ = stored.remove(child.digest()));
+        }
+        self.content(raw, limits::NESTING).await
+    }
+
+    /// Notes a document as one that is there.
+    pub(super) fn stored(&self, raw: &RawManifest) {
+        self.documents().store(raw.digest().clone());
+    }
+
+    /// Copies what refers to the image, and names what of that is missing.
+    pub(super) async fn all_referrers(&self) -> Result<()> {
+        self.referrers().await?;
+        let complete = self.documents().check_complete();
+        complete.map_err(|e| e.with_image(self.ends.image).with_endpoint(self.ends.from))
+    }
+
+    /// Copies everything that `raw` refers to, bottom up.
+    fn content<'s>(&'s self, raw: &'s RawManifest, depth: usize) -> BoxFuture<'s, Result<()>> {
+        Box::pin(async move {
+            let Document::Index(index) = raw.document() else { return self.ends.blobs(raw).await };
+            if depth == 0 {
+                let message = format!("indexes are nested more than {} deep", limits::NESTING);
+                return Err(Error::limit(message).with_image(self.ends.image));
+            }
+            let (mut batch, mut listed) = (Batch::default(), HashSet::new());
+            for child in index.manifests() {
+                // Hostile input lists one document many times, and in each of those another.
+                let is_known = self.documents().stored.contains(child.digest());
+                if is_known || !listed.insert(child.digest()) {
+                    continue;
+                }
+                let raw = self
+                    .ends
+                    .retrying("manifest", || self.ends.from.fetch_child(self.ends.image, child))
+                    .await;
+                let child = raw.map_err(|e| of_source(e, child.digest()))?;
+                self.content(&child, depth - 1).await?;
+                batch.add(child);
+                if batch.is_full() {
+                    self.store(std::mem::take(&mut batch)).await?;
+                }
+            }
+            self.store(batch).await
+        })
+    }
+
+    /// Stores documents by their digests, those that have a subject together.
+    async fn store(&self, batch: Batch) -> Result<()> {
+        let (referrers, others): (Vec<_>, Vec<_>) =
+            batch.documents.into_iter().partition(|raw| raw.subject().is_some());
+        for raw in &others {
+            self.push(&reference::by_digest(self.ends.target, raw.digest()), raw).await?;
+        }
+        if referrers.is_empty() {
+            return Ok(());
+        }
+        self.storing(&referrers, || self.ends.session.put_referrers(&referrers)).await
+    }
+
+    async fn push(&self, name: &Reference, raw: &RawManifest) -> Result<()> {
+        self.storing(std::slice::from_ref(raw), || self.ends.session.finish(name, raw)).await
+    }
+
+    /// Stores documents by `attempt`, and again what they need when that is gone.
+    async fn storing<F>(&self, documents: &[RawManifest], attempt: impl Fn() -> F) -> Result<()>
+    where
+        F: Future<Output = Result<()>>,
+    {
+        for repairs in 0.. {
+            match self.ends.retrying("manifest", &attempt).await {
+                // A repair of the target has moved damaged content away since it was found or stored there.
+                Err(e) if e.detail::<MissingBlob>().is_some() && repairs < REPAIRS => {}
+                pushed => {
+                    pushed.map_err(|e| e.with_image(self.ends.target).with_endpoint(self.ends.to))?;
+                    break;
+                }
+            }
+            for raw in documents {
+                self.repair(raw).await?;
+            }
+        }
+        let mut known = self.documents();
+        for raw in documents {
+            known.store(raw.digest().clone());
+        }
+        Ok(())
+    }
+
+    /// Copies what refers to the documents that have been copied, and what refers to that.
+    async fn referrers(&self) -> Result<()> {
+        let mut batch = Batch::default();
+        loop {
+            let Some(subject) = self.documents().subjects.pop_front() else { return self.store(batch).await };
+            self.referrers_of(&subject, &mut batch).await?;
+        }
+    }
+
+    async fn referrers_of(&self, subject: &Digest, batch: &mut Batch) -> Result<()> {
+        let listed = self
+            .ends
+            .retrying("referrers", || self.ends.from.referrers(self.ends.image, subject, None))
+            .await;
+        for referrer in self.there(listed)?.unwrap_or_default() {
+            // A list may lead back to what has led to it.
+            if !self.documents().meet(referrer.digest()) {
+                continue;
+            }
+            let Some(raw) = self.there(self.referrer(&referrer).await)? else { continue };
+            batch.add(raw);
+            if batch.is_full() {
+                self.store(std::mem::take(batch)).await?;
+            }
+        }
+        for tag in cosign_tags(subject) {
+            let Some(raw) = self.there(self.tagged(&tag).await)?.flatten() else { continue };
+            self.push(&beside(self.ends.target, &tag), &raw).await?;
+        }
+        Ok(())
+    }
+
+    /// What is not missing. What is is noted: everything else is copied before the copy fails.
+    fn there<T>(&self, outcome: Result<T>) -> Result<Option<T>> {
+        match outcome {
+            Err(e) if *e.kind() == ErrorKind::NotFound && e.detail::<MissingBlob>().is_some() => {
+                self.documents().miss(&e);
+                Ok(None)
+            }
+            outcome => outcome.map(Some),
+        }
+    }
+
+    /// A document of a list, whose content is copied.
+    async fn referrer(&self, referrer: &Descriptor) -> Result<RawManifest> {
+        let raw =
+            self.ends.retrying("referrer", || self.ends.from.fetch_child(self.ends.image, referrer)).await;
+        let raw = raw.map_err(|e| of_source(e, referrer.digest()))?;
+        self.content(&raw, limits::NESTING).await?;
+        Ok(raw)
+    }
+
+    /// The document of a tag that may be beside the image, whose content is copied.
+    async fn tagged(&self, tag: &str) -> Result<Option<RawManifest>> {
+        let Some(raw) = self.ends.tagged(tag).await? else { return Ok(None) };
+        self.content(&raw, limits::NESTING).await?;
+        Ok(Some(raw))
+    }
+
+    fn documents(&self) -> MutexGuard<'_, Documents> {
+        // Every change is one insertion, so a poisoned lock is consistent.
+        self.documents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
