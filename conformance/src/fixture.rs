@@ -4,7 +4,6 @@ use std::any::Any;
 use std::fmt::{self, Debug};
 
 use async_trait::async_trait;
-use plyfold_core::cache::PushOptions;
 use plyfold_core::copy::{CopyOptions, copy};
 use plyfold_core::layer::{LayerForm, LayerOptions, LayerTar};
 use plyfold_core::{
@@ -246,6 +245,18 @@ pub trait Client: Debug + Send + Sync {
         copy(from, image, to, target, &CopyOptions::default()).await
     }
 
+    /// A copy of an image with what the options say of it.
+    async fn copy_part(
+        &self,
+        from: &dyn ImageRegistry,
+        image: &Reference,
+        to: &dyn ImageRegistry,
+        target: &Reference,
+        options: &CopyOptions,
+    ) -> Result<Descriptor> {
+        copy(from, image, to, target, options).await
+    }
+
     /// The entries of a layer, read to its verified end.
     async fn layer(&self, source: &dyn ImageSource, index: usize) -> Result<Vec<LayerEntry>> {
         let mut tar = source.layer_tar(index).await?;
@@ -320,7 +331,7 @@ pub trait Client: Debug + Send + Sync {
         name: &Reference,
         registry: &dyn ImageRegistry,
         target: &Reference,
-        options: &PushOptions,
+        options: &CopyOptions,
     ) -> Result<Descriptor> {
         dyn_clone::clone_box(cache).push(name, registry, target, options).await
     }

@@ -89,6 +89,11 @@ pub enum Advice {
         "a repair sets the file aside and goes on with every name that can still be read (`Verify::repair`)"
     )]
     RepairNames,
+    /// Copy an index of what is copied.
+    #[error(
+        "an index of what is copied has another digest (`Sparse::Rewrite`); the same index is kept where the target takes it (`Sparse::Keep`)"
+    )]
+    RewriteIndex,
     /// Set [options](crate::Options).
     #[error("{}", self.plain())]
     SetOptions {

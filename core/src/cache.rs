@@ -26,7 +26,6 @@ pub use naming::check_names;
 pub(crate) use naming::lacking;
 pub use needs::{Need, Needs};
 pub use plan::Plan;
-pub use push::{PushOptions, Sparse};
 pub use registry::{CacheRegistry, Completeness};
 pub(crate) use registry::{completeness, source_of};
 pub use report::{Damage, DamagedPart, Remains, Verified, Verify};

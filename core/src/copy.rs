@@ -14,9 +14,9 @@ use self::engine::{Copier, REPAIRS};
 use crate::cache::MissingBlob;
 use crate::manifest::RawManifest;
 use crate::registry::{ImageRegistry, PushSession};
-use crate::{Descriptor, Error, Reference, Result, reference};
+use crate::{Descriptor, Digest, Error, Reference, Result, reference};
 
-pub use self::options::{Copied, CopyJob, CopyOptions, Platforms};
+pub use self::options::{Copied, CopyFault, CopyJob, CopyOptions, Platforms, Sparse};
 
 /// Copies an image between backends. Blobs come first, then manifests, then indexes; the name is set last. Every
 /// document is carried on byte for byte, so that digests and signatures survive (rule X 99
@@ -59,7 +59,25 @@ pub async fn copy_all(
 ) -> Result<Vec<Copied>> {
     let operation = options.progress.operation();
     let options = &CopyOptions { progress: operation.progress().clone(), ..options.clone() };
-    operation.end(Box::pin(copying(from, jobs, to, options)).await)
+    operation.end(Box::pin(copying(from, jobs, to, options, &[])).await)
+}
+
+/// As [`copy`], without some documents that the index lists, and that are not in the source.
+pub(crate) async fn copy_without(
+    from: &dyn ImageRegistry,
+    image: &Reference,
+    to: &dyn ImageRegistry,
+    target: &Reference,
+    options: &CopyOptions,
+    absent: Vec<Digest>,
+) -> Result<Descriptor> {
+    let jobs = [CopyJob { image: image.clone(), target: target.clone() }];
+    let copied = Box::pin(copying(from, &jobs, to, options, &absent)).await?;
+    copied
+        .into_iter()
+        .next()
+        .map(|copied| copied.descriptor)
+        .ok_or_else(|| Error::config("nothing is copied"))
 }
 
 async fn copying(
@@ -67,6 +85,7 @@ async fn copying(
     jobs: &[CopyJob],
     to: &dyn ImageRegistry,
     options: &CopyOptions,
+    absent: &[Digest],
 ) -> Result<Vec<Copied>> {
     let mut targets = HashSet::new();
     let mut sessions: HashMap<String, PushSession<'_>> = HashMap::new();
@@ -90,9 +109,10 @@ async fn copying(
         let session = sessions.get(&reference::repository_of(target))?;
         Some(Copier::new(Ends { from, image, to, target, session, options, counts }))
     });
-    let copiers: Vec<Copier<'_>> = copiers.collect();
+    let mut copiers: Vec<Copier<'_>> = copiers.collect();
     let mut raws = Vec::with_capacity(jobs.len());
-    for copier in &copiers {
+    for copier in &mut copiers {
+        copier.leave_out(absent)?;
         raws.push(copier.bring().await?);
     }
     name(&copiers, &raws).await?;
@@ -121,14 +141,15 @@ async fn name(copiers: &[Copier<'_>], raws: &[RawManifest]) -> Result<()> {
         for (copier, (name, raw)) in copiers.iter().zip(&names) {
             copier.ends.session.complete(name, raw).await?;
         }
-        to.push_names(&names).await
+        let absent: Vec<Digest> = copiers.iter().flat_map(Copier::left_out).cloned().collect();
+        if absent.is_empty() { to.push_names(&names).await } else { to.push_sparse(&names, &absent).await }
     };
     for repairs in 0.. {
         match first.ends.retrying("manifest", attempt).await {
             // A repair of the target has moved damaged content away since it was found or stored there.
             Err(e) if e.detail::<MissingBlob>().is_some() && repairs < REPAIRS => {}
-            named => {
-                named.map_err(|e| match copiers {
+            outcome => {
+                outcome.map_err(|e| match copiers {
                     [_] => e.with_image(first.ends.target).with_endpoint(to),
                     _ => e.with_endpoint(to),
                 })?;

@@ -76,9 +76,9 @@ pub use beneath::{Beneath, Irregular};
 pub use blob::{Blob, BlobRange, BlobReader};
 pub use cache::{
     BlobWriter, CacheProvider, CacheProviderExt, CachedNames, Collect, Collected, Completeness, Ingest,
-    Lease, ListedImage, LoadOptions, Loaded, NameChange, PushOptions, Sparse, Usage, Verified, Verify,
+    Lease, ListedImage, LoadOptions, Loaded, NameChange, Usage, Verified, Verify,
 };
-pub use copy::{Copied, CopyJob, CopyOptions, Platforms, copy, copy_all};
+pub use copy::{Copied, CopyFault, CopyJob, CopyOptions, Platforms, Sparse, copy, copy_all};
 pub use credential::{Credential, Secret};
 pub use error::{Error, ErrorKind, Result, printable};
 pub use fault::{Fault, Mismatch};

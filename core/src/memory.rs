@@ -39,6 +39,7 @@ const CAPABILITIES: Capabilities = Capabilities {
     push: true,
     referrers: true,
     repositories: true,
+    sparse: true,
     tags: true,
 };
 
@@ -100,13 +101,21 @@ impl MemoryRegistry {
     }
 
     /// A tag is set only when everything is here that its manifest refers to.
-    fn check_here(&self, state: &State, reference: &Reference, manifest: &RawManifest) -> Result<()> {
+    fn check_here(
+        &self,
+        state: &State,
+        (reference, manifest): (&Reference, &RawManifest),
+        absent: &[Digest],
+    ) -> Result<()> {
         if reference.tag().is_none() {
             return Ok(());
         }
         let here = state.repository(reference);
         let is_here = |digest| {
-            here.is_some_and(|here| here.blobs.contains_key(digest) || here.manifests.contains_key(digest))
+            absent.contains(digest)
+                || here.is_some_and(|here| {
+                    here.blobs.contains_key(digest) || here.manifests.contains_key(digest)
+                })
         };
         let required = manifest.references();
         match required.iter().find(|blob| !is_foreign(blob.media_type()) && !is_here(blob.digest())) {
@@ -223,17 +232,21 @@ impl ImageRegistry for MemoryRegistry {
     }
 
     async fn push_names(&self, names: &[(Reference, RawManifest)]) -> Result<()> {
+        self.push_sparse(names, &[]).await
+    }
+
+    async fn push_sparse(&self, names: &[(Reference, RawManifest)], absent: &[Digest]) -> Result<()> {
         let mut state = self.lock();
-        let mut named = Vec::with_capacity(names.len());
+        let mut verified = Vec::with_capacity(names.len());
         for (name, manifest) in names {
             let media_type = manifest.descriptor().media_type();
             let digest = reference::digest_of(name)?.unwrap_or_else(|| manifest.digest().clone());
             let manifest = RawManifest::verified(manifest.bytes().clone(), Some(media_type), &digest);
             let manifest = manifest.map_err(|e| e.with_image(name))?;
-            self.check_here(&state, name, &manifest)?;
-            named.push((name, manifest));
+            self.check_here(&state, (name, &manifest), absent)?;
+            verified.push((name, manifest));
         }
-        for (name, manifest) in named {
+        for (name, manifest) in verified {
             let media_type = manifest.descriptor().media_type().clone();
             state.insert_manifest(name, media_type, manifest.digest(), manifest.bytes().clone());
         }

@@ -45,6 +45,8 @@ pub struct Capabilities {
     pub referrers: bool,
     /// [`ImageRegistry::repositories`].
     pub repositories: bool,
+    /// [`ImageRegistry::push_sparse`].
+    pub sparse: bool,
     /// [`ImageRegistry::tags`].
     pub tags: bool,
 }
@@ -58,6 +60,7 @@ impl Capabilities {
         push: false,
         referrers: false,
         repositories: false,
+        sparse: false,
         tags: false,
     };
 }
@@ -252,6 +255,18 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
         Ok(())
     }
 
+    /// Stores manifests as [`push_names`](Self::push_names), of which indexes list documents that are `absent`: these are not
+    /// there, and are not needed.
+    ///
+    /// # Contract
+    /// X 275 `a_subset_is_sparse_or_rewritten`.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported); otherwise as [`push_names`](Self::push_names).
+    async fn push_sparse(&self, names: &[(Reference, RawManifest)], absent: &[Digest]) -> Result<()> {
+        Err(self.unsupported("store an index of which not all is there"))
+    }
+
     /// Stores manifests that have a subject, by their digests, whose content is already there: as
     /// [`push_manifest`](Self::push_manifest) for each. A backend that keeps lists of [referrers](Self::referrers) writes
     /// each list once for all of them.
@@ -332,12 +347,14 @@ crate::forward! {
     async tags(repository: &str, page: Page) -> Result<Names>;
     async repositories(page: Page) -> Result<Names>;
     async untagged() -> Result<Vec<Reference>>;
+    async bases() -> Result<Vec<String>>;
     async referrers(of: &Reference, subject: &Digest, kind: Option<&MediaType>) -> Result<Vec<Descriptor>>;
     async push_blob(reference: &Reference, blob: Blob) -> Result<()>;
     async has_blob(reference: &Reference, blob: &Descriptor) -> Result<bool>;
     async mount_blob(reference: &Reference, blob: &Descriptor, from: &Reference) -> Result<bool>;
     async push_manifest(reference: &Reference, manifest: &RawManifest) -> Result<()>;
     async push_names(names: &[(Reference, RawManifest)]) -> Result<()>;
+    async push_sparse(names: &[(Reference, RawManifest)], absent: &[Digest]) -> Result<()>;
     async push_referrers(repository: &Reference, manifests: &[RawManifest]) -> Result<()>;
     async lease(content: &[Digest]) -> Result<Lease>;
     async delete(reference: &Reference) -> Result<()>;

@@ -25,7 +25,8 @@ pub(crate) async fn find<R: ImageRegistry + ?Sized>(
     reference: &Reference,
     wanted: &Platform,
 ) -> Result<Found> {
-    let root = raw(registry, reference).await?;
+    // On the heap: it is kept while what is below it is read.
+    let root = Box::new(raw(registry, reference).await?);
     find_in(registry, reference, root, wanted).await
 }
 
@@ -33,11 +34,9 @@ pub(crate) async fn find<R: ImageRegistry + ?Sized>(
 pub(crate) async fn find_in<R: ImageRegistry + ?Sized>(
     registry: &R,
     reference: &Reference,
-    root: RawManifest,
+    root: Box<RawManifest>,
     wanted: &Platform,
 ) -> Result<Found> {
-    // On the heap: it is kept while what is below it is read.
-    let root = Box::new(root);
     let features = wanted.features().iter().map(String::as_str);
     let native = Box::new(wanted.clone().with_features(features.chain([EROFS_FEATURE])));
     let mut search = Search { registry, reference, wanted, fetched: 0, available: Vec::new(), config: None };

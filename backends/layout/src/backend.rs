@@ -37,6 +37,7 @@ const CAPABILITIES: Capabilities = Capabilities {
     push: true,
     referrers: true,
     repositories: true,
+    sparse: true,
     tags: true,
 };
 
@@ -179,6 +180,10 @@ impl ImageRegistry for Layout {
     }
 
     async fn push_names(&self, names: &[(Reference, RawManifest)]) -> Result<()> {
+        self.push_sparse(names, &[]).await
+    }
+
+    async fn push_sparse(&self, names: &[(Reference, RawManifest)], absent: &[Digest]) -> Result<()> {
         let mut stored = Vec::with_capacity(names.len());
         for (name, manifest) in names {
             let digest = reference::digest_of(name)?.unwrap_or_else(|| manifest.digest().clone());
@@ -201,7 +206,7 @@ impl ImageRegistry for Layout {
             let name = reference::parse(&format!("{}:{tag}", reference::repository_of(name)))?;
             tops.push((name, manifest.descriptor().clone()));
         }
-        self.store.name_whole(&tops).await
+        self.store.name_whole(&tops, absent).await
     }
 
     async fn push_referrers(&self, repository: &Reference, manifests: &[RawManifest]) -> Result<()> {

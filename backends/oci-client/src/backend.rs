@@ -128,6 +128,7 @@ impl ImageRegistry for OciClient {
             push: true,
             referrers: true,
             repositories: true,
+            sparse: false,
             tags: true,
         }
     }

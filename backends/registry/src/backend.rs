@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use plyfold_core::{
-    Backend, Blob, BlobRange, Capabilities, Credential, Descriptor, Digest, Error, ImageRegistry, MediaType,
-    Names, OpenRequest, Opened, Page, RawManifest, Reference, Result, reference,
+    Advice, Backend, Blob, BlobRange, Capabilities, Credential, Descriptor, Digest, Error, ImageRegistry,
+    MediaType, Names, OpenRequest, Opened, Page, RawManifest, Reference, Result, reference,
 };
 
 use crate::Config;
@@ -34,6 +34,7 @@ const CAPABILITIES: Capabilities = Capabilities {
     push: true,
     referrers: true,
     repositories: true,
+    sparse: true,
     tags: true,
 };
 
@@ -154,6 +155,11 @@ impl ImageRegistry for Registry {
 
     async fn push_manifest(&self, reference: &Reference, manifest: &RawManifest) -> Result<()> {
         self.client.write_manifest(reference, manifest).await.map_err(self.at(reference))
+    }
+
+    /// Many registries refuse it.
+    async fn push_sparse(&self, names: &[(Reference, RawManifest)], _: &[Digest]) -> Result<()> {
+        self.push_names(names).await.map_err(|e| e.with_advice(Advice::RewriteIndex))
     }
 
     async fn has_blob(&self, reference: &Reference, blob: &Descriptor) -> Result<bool> {

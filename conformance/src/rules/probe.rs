@@ -240,6 +240,10 @@ impl ImageRegistry for Counting {
         self.count().push_names(names).await
     }
 
+    async fn push_sparse(&self, names: &[(Reference, RawManifest)], absent: &[Digest]) -> Result<()> {
+        self.count().push_sparse(names, absent).await
+    }
+
     async fn push_referrers(&self, repository: &Reference, manifests: &[RawManifest]) -> Result<()> {
         self.count().push_referrers(repository, manifests).await
     }

@@ -5,8 +5,8 @@ use futures_util::stream;
 use plyfold_core::copy::{CopyOptions, copy};
 use plyfold_core::memory::MemoryRegistry;
 use plyfold_core::{
-    Blob, BlobRange, Descriptor, Error, ErrorKind, ImageRegistry, MediaType, RawManifest, Reference, digest,
-    reference,
+    Blob, BlobRange, Descriptor, Error, ErrorKind, ImageRegistry, MediaType, Platform, Platforms,
+    RawManifest, Reference, Sparse, digest, reference,
 };
 
 use super::probe::{NAME, assert_kind, at, error_of, of_tag, open, read, sound};
@@ -28,6 +28,9 @@ rules! {
     "X 274" names_are_set_together_or_not_at_all:
         "of several names one whose content is missing is refused; a backend that sets names in one step has set none of them \
          then, and all of them when everything is there",
+    "X 275" a_subset_is_sparse_or_rewritten:
+        "of some platforms of an index the attestations come as well; the index keeps its digest, where the backend takes such \
+         an index, or is one of what is copied, or the copy is refused",
     "X 280" referrers_pushed_together_are_all_listed:
         "what is pushed together, each with a subject, is listed by the subjects, once, beside what was listed before",
 }
@@ -162,6 +165,68 @@ async fn push_blobs(registry: &dyn ImageRegistry, (name, sample, _): &(Reference
     for blob in sample.blobs.iter().filter(|blob| !blob.is_manifest()) {
         push(registry, name, sample, &blob.descriptor).await;
     }
+}
+
+async fn a_subset_is_sparse_or_rewritten(fixture: &dyn Fixture) {
+    let (origin, image, children) = attested();
+    let platforms = Platforms::Some(vec![Platform::new("linux", "amd64", None)]);
+    for sparse in [Sparse::Refuse, Sparse::Keep, Sparse::Rewrite] {
+        let subject = open(fixture, &samples::image()).await;
+        let (registry, name) = (&*subject.registry, subject.reference());
+        let target = of_tag(name, name.repository(), "part");
+        let options = CopyOptions { platforms: platforms.clone(), sparse, ..CopyOptions::default() };
+        let copied = subject.client.copy_part(&origin, &image, registry, &target, &options).await;
+        let can = registry.capabilities();
+        if !can.push || sparse == Sparse::Refuse || (sparse == Sparse::Keep && !can.sparse) {
+            assert_kind(copied, &ErrorKind::Unsupported);
+            assert!(registry.manifest(&target).await.is_err(), "it has the name all the same");
+            continue;
+        }
+        // Registries that cannot say so beforehand refuse such an index by themselves.
+        if sparse == Sparse::Keep && copied.is_err() {
+            assert_kind(registry.manifest(&target).await, &ErrorKind::NotFound);
+            continue;
+        }
+        let (copied, top) = (sound(copied), sound(registry.manifest(&target).await));
+        assert_eq!(copied.digest(), top.digest());
+        let original = sound(origin.manifest(&image).await);
+        let listed: Vec<Descriptor> = top.references();
+        let wanted = if sparse == Sparse::Keep { children.to_vec() } else { children[1..].to_vec() };
+        assert_eq!(listed, wanted, "{sparse:?}");
+        assert_eq!(copied.digest() == original.digest(), sparse == Sparse::Keep);
+        for child in &children[1..] {
+            let raw = sound(registry.manifest(&at(&target, child.digest())).await);
+            assert_eq!(raw.digest(), child.digest());
+        }
+        assert_kind(registry.manifest(&at(&target, children[0].digest())).await, &ErrorKind::NotFound);
+    }
+}
+
+/// An index of an image for arm64, one for amd64 and an attestation of the latter.
+fn attested() -> (MemoryRegistry, Reference, [Descriptor; 3]) {
+    let (origin, image) = (MemoryRegistry::new("origin"), sound(reference::parse(NAME)));
+    let of = |text: &'static str| {
+        let sample =
+            samples::of_layers(text, &[LayerBuilder::new().file(text, 0o644, text.as_bytes()).finish()]);
+        fill(&origin, &FixtureImage::new(NAME, &sample));
+        sample.top
+    };
+    let tops = ["arm64", "amd64", "attestation"].map(of);
+    let json = |top: &Descriptor| serde_json::json!({ "mediaType": top.media_type(), "digest": top.digest(), "size": top.size() });
+    let mut children = tops.each_ref().map(json);
+    for (child, architecture) in children.iter_mut().zip(["arm64", "amd64", "unknown"]) {
+        let os = if architecture == "unknown" { "unknown" } else { "linux" };
+        child["platform"] = serde_json::json!({ "os": os, "architecture": architecture });
+    }
+    children[2]["annotations"] = serde_json::json!({
+        "vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": tops[1].digest(),
+    });
+    let kind = MediaType::ImageIndex;
+    let index = serde_json::json!({ "schemaVersion": 2, "mediaType": kind.as_ref(), "manifests": children });
+    let raw = sound(RawManifest::new(index.to_string(), None));
+    origin.insert_manifest(&image, kind, raw.digest(), raw.bytes().clone());
+    let listed: [Descriptor; 3] = raw.references().try_into().expect("the index lists three");
+    (origin, image, listed)
 }
 
 async fn referrers_pushed_together_are_all_listed(fixture: &dyn Fixture) {

@@ -4,10 +4,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    CacheProvider, CacheRegistry, CacheTarget, Completeness, LoadOptions, Loaded, NameChange, PushOptions,
-    attach, content, index, load, push, registry,
+    CacheProvider, CacheRegistry, CacheTarget, Completeness, LoadOptions, Loaded, NameChange, attach,
+    content, index, load, push, registry,
 };
 use crate::backend::Opened;
+use crate::copy::CopyOptions;
 use crate::manifest::RawManifest;
 use crate::pull::{self, PullOptions, PullResult};
 use crate::registry::{ImageRegistry, ImageRegistryExt};
@@ -194,8 +195,8 @@ pub trait CacheProviderExt: CacheProvider {
         attach::list(self.as_provider(), name, referrers).await
     }
 
-    /// Copies an image to a registry: everything that its name stands for, or one platform. Digests are unchanged,
-    /// unless [`Sparse::Rewrite`](super::Sparse::Rewrite) asks for an index of what is here.
+    /// Copies an image to a registry: everything that its name stands for, or some platforms. Digests are unchanged,
+    /// unless [`Sparse::Rewrite`](crate::Sparse::Rewrite) asks for an index of what is here.
     ///
     /// # Contract
     /// C 75 `index_lists_platform_subset_modes_sparse_vs_rewritten`, X 99
@@ -209,7 +210,7 @@ pub trait CacheProviderExt: CacheProvider {
         name: &Reference,
         registry: &dyn ImageRegistry,
         target: &Reference,
-        options: &PushOptions,
+        options: &CopyOptions,
     ) -> Result<Descriptor> {
         push::push(self.as_provider(), name, registry, target, options).await
     }

@@ -3,38 +3,14 @@
 use std::collections::HashMap;
 
 use futures_util::future::BoxFuture;
-use serde_json::{Value, json};
 
 use super::registry::as_registry;
 use super::{CacheProvider, Lease, Needs, content};
-use crate::copy::subset::{SUBJECT, annotation};
-use crate::copy::{CopyOptions, Platforms, copy};
-use crate::manifest::{Document, RawManifest, canonical_json, is_document, is_index, limits};
+use crate::copy::subset::{SUBJECT, annotation, with_children};
+use crate::copy::{CopyOptions, Platforms, Sparse, copy, copy_without};
+use crate::manifest::{Document, RawManifest, is_document, is_index, limits};
 use crate::registry::ImageRegistry;
-use crate::strict::invalid;
 use crate::{Advice, Descriptor, Digest, Error, ErrorKind, Platform, Reference, Result, select};
-
-/// How an image of a cache is pushed.
-#[derive(Clone, Debug, Default)]
-pub struct PushOptions {
-    /// How it is copied.
-    pub copy: CopyOptions,
-    /// What happens to an index of which not every image is here.
-    pub sparse: Sparse,
-}
-
-/// What happens to an index of which not every image is in the cache, as after a pull for one platform: registries take
-/// indexes only with all that they list.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum Sparse {
-    /// It is an error that lists what is missing.
-    #[default]
-    Refuse,
-    /// The registry gets an index of what is here: with another digest, and so without its signatures, and without
-    /// attestations of what it does not list.
-    Rewrite,
-}
 
 /// The body of `push`.
 pub(super) async fn push(
@@ -42,10 +18,10 @@ pub(super) async fn push(
     name: &Reference,
     registry: &dyn ImageRegistry,
     target: &Reference,
-    options: &PushOptions,
+    options: &CopyOptions,
 ) -> Result<Descriptor> {
-    let operation = options.copy.progress.operation();
-    let copying = CopyOptions { progress: operation.progress().clone(), ..options.copy.clone() };
+    let operation = options.progress.operation();
+    let copying = CopyOptions { progress: operation.progress().clone(), ..options.clone() };
     let pushed = async {
         let (root, _lease) = in_hand(cache, name).await?;
         // The name may move from now on: the content that it pointed to is pushed.
@@ -58,6 +34,10 @@ pub(super) async fn push(
         let kept = subset.of(&root, limits::NESTING).await.map_err(|e| e.with_image(name))?;
         let source = match (subset.absent.first(), kept) {
             (None, _) => source,
+            (_, Some(_)) if options.sparse == Sparse::Keep => {
+                let absent = subset.absent.iter().map(|absent| absent.digest().clone()).collect();
+                return copy_without(&source, name, registry, target, &copying, absent).await;
+            }
             (_, Some(kept)) if options.sparse == Sparse::Rewrite && name.digest().is_none() => {
                 source.fixed(name.clone(), kept).with_documents(subset.rewritten)
             }
@@ -197,40 +177,6 @@ impl Subset<'_> {
         self.rewritten.insert(kept.digest().clone(), kept);
         Ok(Some(left))
     }
-}
-
-/// The index with `kept` in place of its children, in their order; `None` when nothing is left.
-fn with_children(
-    raw: &RawManifest,
-    children: &[Descriptor],
-    kept: Vec<Option<Descriptor>>,
-) -> Result<Option<RawManifest>> {
-    if children.iter().zip(&kept).all(|(child, kept)| Some(child) == kept.as_ref()) {
-        return Ok(Some(raw.clone()));
-    }
-    let mut document: Value = serde_json::from_slice(raw.bytes()).map_err(invalid)?;
-    let Some(Value::Array(list)) = document.get_mut("manifests") else {
-        return Err(invalid("there is no list \"manifests\""));
-    };
-    let left = std::mem::take(list).into_iter().zip(children.iter().zip(kept));
-    *list = left.filter_map(|(entry, (child, kept))| Some(with_content(entry, child, &kept?))).collect();
-    if list.is_empty() {
-        return Ok(None);
-    }
-    let media_type = raw.descriptor().media_type();
-    RawManifest::new(canonical_json(&document), Some(media_type)).map(Some)
-}
-
-/// The entry for `child`, with the content of `kept`. Fields that plyfold does not know stay.
-fn with_content(mut entry: Value, child: &Descriptor, kept: &Descriptor) -> Value {
-    if let Value::Object(entry) = &mut entry
-        && child.digest() != kept.digest()
-    {
-        entry.insert("digest".to_owned(), json!(kept.digest()));
-        entry.insert("size".to_owned(), json!(kept.size()));
-        entry.remove("data");
-    }
-    entry
 }
 
 /// Drops attestations whose subject is dropped.

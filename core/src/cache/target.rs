@@ -28,7 +28,7 @@ impl ImageRegistry for CacheTarget {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { atomic_names: true, push: true, ..as_registry(&self.0).capabilities() }
+        Capabilities { atomic_names: true, push: true, sparse: true, ..as_registry(&self.0).capabilities() }
     }
 
     async fn push_blob(&self, _: &Reference, blob: Blob) -> Result<()> {
@@ -57,6 +57,10 @@ impl ImageRegistry for CacheTarget {
         let _lease = index::present(&self.0, &tops, &[]).await?;
         let referrers: Vec<_> = names.iter().map(|(name, manifest)| (name, manifest)).collect();
         attach::set(&self.0, &referrers, &changes).await
+    }
+
+    async fn push_sparse(&self, names: &[(Reference, RawManifest)], _: &[Digest]) -> Result<()> {
+        self.push_names(names).await
     }
 
     async fn push_referrers(&self, repository: &Reference, manifests: &[RawManifest]) -> Result<()> {

@@ -1,22 +1,27 @@
 //! One image of a copy: its content bottom up, and what refers to it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::BoxFuture;
 
 use super::documents::{Batch, Documents};
 use super::ends::{Ends, beside, cosign_tags, of_source};
-use super::options::Platforms;
+use super::options::{CopyFault, Platforms, Sparse};
+use super::subset;
 use crate::cache::MissingBlob;
 use crate::manifest::{Document, RawManifest, limits};
 use crate::registry::ImageRegistryExt;
-use crate::{Descriptor, Digest, Error, ErrorKind, Reference, Result, reference, select};
+use crate::{Advice, Descriptor, Digest, Error, ErrorKind, Platform, Reference, Result, reference, select};
 
 /// One image of a copy.
 pub(super) struct Copier<'a> {
     pub(super) ends: Ends<'a>,
     documents: Mutex<Documents>,
+    /// What indexes list and is not copied.
+    left_out: HashSet<Digest>,
+    /// Indexes that list less than in the source, by their digests.
+    rewritten: HashMap<Digest, RawManifest>,
 }
 
 /// How often content is stored again that a document needs, and that is gone from the target when the document is
@@ -25,26 +30,65 @@ pub(super) const REPAIRS: usize = 8;
 
 impl<'a> Copier<'a> {
     pub(super) fn new(ends: Ends<'a>) -> Self {
-        Self { ends, documents: Mutex::default() }
+        Self { ends, documents: Mutex::default(), left_out: HashSet::new(), rewritten: HashMap::new() }
     }
 
     /// What the target's name is to stand for, when all that it needs is there.
-    pub(super) async fn bring(&self) -> Result<RawManifest> {
+    pub(super) async fn bring(&mut self) -> Result<RawManifest> {
         let raw = self.ends.retrying("manifest", || async {
             match &self.ends.options.platforms {
-                Platforms::All => self.ends.from.fetch_raw(self.ends.image).await,
+                Platforms::All | Platforms::Some(_) => self.ends.from.fetch_raw(self.ends.image).await,
                 Platforms::One(platform) => {
                     Ok(select::find(self.ends.from, self.ends.image, platform).await?.raw)
                 }
             }
         });
-        let raw = raw.await?;
+        let mut raw = raw.await?;
+        if let Platforms::Some(platforms) = &self.ends.options.platforms {
+            raw = self.part(raw, platforms).await?;
+        }
         if reference::digest_of(self.ends.target)?.is_some_and(|digest| digest != *raw.digest()) {
             let message = format!("the target's digest is not that of the image, {}", raw.digest());
             return Err(Error::config(message).with_image(self.ends.target));
         }
         self.content(&raw, limits::NESTING).await?;
         Ok(raw)
+    }
+
+    /// What is copied in place of an index, for some platforms of it.
+    async fn part(&mut self, root: RawManifest, platforms: &[Platform]) -> Result<RawManifest> {
+        let (from, image) = (self.ends.from, self.ends.image);
+        let chosen = || async {
+            let chosen = subset::chosen(from, image, &root, platforms).await?;
+            subset::part(from, image, &root, &chosen).await
+        };
+        let part = self.ends.retrying("manifest", chosen).await.map_err(|e| e.with_image(image))?;
+        match self.ends.options.sparse {
+            _ if part.left_out.is_empty() => Ok(root),
+            Sparse::Keep => self.leave_out(&part.left_out).map(|()| root),
+            Sparse::Refuse => {
+                Err(Error::from(CopyFault::Sparse).with_image(image).with_advice(Advice::RewriteIndex))
+            }
+            Sparse::Rewrite => {
+                self.rewritten = part.rewritten;
+                Ok(part.root)
+            }
+        }
+    }
+
+    /// Leaves out what indexes list, where the target takes such indexes.
+    pub(super) fn leave_out(&mut self, absent: &[Digest]) -> Result<()> {
+        if !absent.is_empty() && !self.ends.to.capabilities().sparse {
+            let error = self.ends.to.unsupported("store an index of which not all is there");
+            return Err(error.with_image(self.ends.target).with_advice(Advice::RewriteIndex));
+        }
+        self.left_out.extend(absent.iter().cloned());
+        self.ends.session.leave_out(absent);
+        Ok(())
+    }
+
+    pub(super) fn left_out(&self) -> &HashSet<Digest> {
+        &self.left_out
     }
 
     /// Stores again what a document needs.
@@ -80,14 +124,10 @@ impl<'a> Copier<'a> {
             for child in index.manifests() {
                 // Hostile input lists one document many times, and in each of those another.
                 let is_known = self.documents().stored.contains(child.digest());
-                if is_known || !listed.insert(child.digest()) {
+                if is_known || self.left_out.contains(child.digest()) || !listed.insert(child.digest()) {
                     continue;
                 }
-                let raw = self
-                    .ends
-                    .retrying("manifest", || self.ends.from.fetch_child(self.ends.image, child))
-                    .await;
-                let child = raw.map_err(|e| of_source(e, child.digest()))?;
+                let child = self.child(child).await?;
                 self.content(&child, depth - 1).await?;
                 batch.add(child);
                 if batch.is_full() {
@@ -96,6 +136,14 @@ impl<'a> Copier<'a> {
             }
             self.store(batch).await
         })
+    }
+
+    async fn child(&self, child: &Descriptor) -> Result<RawManifest> {
+        if let Some(raw) = self.rewritten.get(child.digest()) {
+            return Ok(raw.clone());
+        }
+        let read = || self.ends.from.fetch_child(self.ends.image, child);
+        self.ends.retrying("manifest", read).await.map_err(|e| of_source(e, child.digest()))
     }
 
     /// Stores documents by their digests, those that have a subject together.

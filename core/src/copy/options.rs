@@ -13,6 +13,30 @@ pub enum Platforms {
     All,
     /// The image of one platform alone: the copy has the digest of that image's manifest.
     One(Platform),
+    /// The images of these platforms with their attestations, under the index: see [`Sparse`].
+    Some(Vec<Platform>),
+}
+
+/// What happens to an index of which not all is copied: some [platforms](Platforms::Some) of it, or what a cache has of it
+/// after a pull for one platform.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Sparse {
+    /// The index is copied as it is, with its digest and its signatures, though not all that it lists is there. Targets that
+    /// take such an index say so by [`sparse`](crate::Capabilities::sparse); most registries refuse it.
+    Keep,
+    /// It is an error, that of a cache lists what is missing.
+    #[default]
+    Refuse,
+    /// The target gets an index of what is copied: with another digest, and so without its signatures, and without
+    /// attestations of what it does not list.
+    Rewrite,
+}
+
+crate::fault! {
+    /// Why an image is not copied.
+    pub enum CopyFault;
+    Sparse => (Unsupported, "the index lists more than is to be copied"),
 }
 
 /// How an image is copied.
@@ -30,6 +54,8 @@ pub struct CopyOptions {
     pub referrers: bool,
     /// What happens after a failed attempt.
     pub retry: Retry,
+    /// What happens to an index of which not all is copied.
+    pub sparse: Sparse,
 }
 
 impl Default for CopyOptions {
@@ -40,6 +66,7 @@ impl Default for CopyOptions {
             progress: Progress::none(),
             referrers: false,
             retry: Retry::default(),
+            sparse: Sparse::default(),
         }
     }
 }

@@ -21,6 +21,8 @@ pub struct PushSession<'a> {
     registry: &'a dyn ImageRegistry,
     target: &'a Reference,
     state: Mutex<State>,
+    /// What indexes list, and is neither there nor needed.
+    absent: std::sync::Mutex<HashSet<Digest>>,
 }
 
 #[derive(Debug, Default)]
@@ -45,7 +47,7 @@ impl<'a> PushSession<'a> {
         if !registry.capabilities().push {
             return Err(registry.unsupported("store images").with_image(target));
         }
-        Ok(Self { registry, target, state: Mutex::default() })
+        Ok(Self { registry, target, state: Mutex::default(), absent: std::sync::Mutex::default() })
     }
 
     /// Protects a document and what it refers to, here or not yet. The other methods do so for what they are given; to
@@ -115,7 +117,12 @@ impl<'a> PushSession<'a> {
     /// may not be redistributed may be elsewhere.
     pub async fn finish(&self, name: &Reference, manifest: &RawManifest) -> Result<()> {
         self.complete(name, manifest).await?;
-        self.registry.push_manifest(name, manifest).await?;
+        let absent: Vec<Digest> = self.absent().iter().cloned().collect();
+        if absent.is_empty() {
+            self.registry.push_manifest(name, manifest).await?;
+        } else {
+            self.registry.push_sparse(&[(name.clone(), manifest.clone())], &absent).await?;
+        }
         self.note(manifest.digest(), true).await;
         Ok(())
     }
@@ -156,6 +163,16 @@ impl<'a> PushSession<'a> {
         self.note(manifest.digest(), true).await;
     }
 
+    /// Takes indexes that list these documents, which are not there.
+    pub(crate) fn leave_out(&self, absent: &[Digest]) {
+        self.absent().extend(absent.iter().cloned());
+    }
+
+    fn absent(&self) -> std::sync::MutexGuard<'_, HashSet<Digest>> {
+        // Every change is one insertion, so a poisoned lock is consistent.
+        self.absent.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
     /// Leases a document, and refuses it where something is missing that it needs.
     pub(crate) async fn complete(&self, name: &Reference, manifest: &RawManifest) -> Result<()> {
         self.hold(vec![manifest.digest().clone()]).await?;
@@ -170,8 +187,11 @@ impl<'a> PushSession<'a> {
     /// References of a document that this session has neither found nor stored.
     async fn missing(&self, document: &RawManifest) -> Vec<Digest> {
         let state = self.state.lock().await;
+        let absent = self.absent();
         let is_missing = |blob: &Descriptor| {
-            !is_foreign(blob.media_type()) && state.content.get(blob.digest()) != Some(&true)
+            !is_foreign(blob.media_type())
+                && !absent.contains(blob.digest())
+                && state.content.get(blob.digest()) != Some(&true)
         };
         let references = document.references().into_iter();
         references.filter(is_missing).map(|blob| blob.digest().clone()).collect()

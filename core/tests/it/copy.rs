@@ -2,11 +2,13 @@
 
 use plyfold_core::memory::{MemoryCache, MemoryRegistry};
 use plyfold_core::{
-    CacheProviderExt, CopyJob, CopyOptions, Descriptor, ErrorKind, ImageRegistry, ImageRegistryExt,
-    ImageSourceExt, Platforms, RawManifest, copy, copy_all, digest,
+    Advice, CacheProviderExt, CopyFault, CopyJob, CopyOptions, Descriptor, Document, ErrorKind,
+    ImageRegistry, ImageRegistryExt, ImageSourceExt, MediaType, Platforms, RawManifest, Sparse, copy,
+    copy_all, digest, reference,
 };
+use serde_json::json;
 
-use crate::fixture::{AMD64, index_of, layer, name, put_image};
+use crate::fixture::{AMD64, descriptor, index_of, layer, name, put_document, put_image};
 
 /// An index of two images under `example.com/app:1`.
 async fn two_platforms() -> MemoryRegistry {
@@ -92,4 +94,120 @@ async fn several_images_are_copied_together_or_not_at_all() {
     let twice = [jobs[0].clone(), CopyJob { image: name(texts[1]), target: name(texts[0]) }];
     let error = copy_all(&from, &twice, &to, &CopyOptions::default()).await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Config, "{error}");
+}
+
+/// An index of three images, of which two have an attestation.
+async fn attested() -> (MemoryRegistry, Vec<Descriptor>) {
+    let registry = MemoryRegistry::new("a");
+    let image = name("example.com/app:1");
+    let mut children = Vec::new();
+    for architecture in ["arm64", "amd64", "riscv64"] {
+        put_image(&registry, &image, ("linux", architecture), &[layer(architecture, 10)]);
+        let raw = registry.manifest(&image).await.unwrap();
+        let mut child = descriptor(MediaType::ImageManifest.as_ref(), raw.bytes());
+        child["platform"] = json!({ "os": "linux", "architecture": architecture });
+        children.push(child);
+    }
+    for subject in [0, 1] {
+        let note = layer(&format!("note {subject}"), 5);
+        put_image(&registry, &image, ("unknown", "unknown"), &[note]);
+        let raw = registry.manifest(&image).await.unwrap();
+        let mut child = descriptor(MediaType::ImageManifest.as_ref(), raw.bytes());
+        child["platform"] = json!({ "os": "unknown", "architecture": "unknown" });
+        child["annotations"] = json!({
+            "vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": children[subject]["digest"],
+        });
+        children.push(child);
+    }
+    let index =
+        json!({ "schemaVersion": 2, "mediaType": MediaType::ImageIndex.as_ref(), "manifests": children });
+    put_document(&registry, &image, MediaType::ImageIndex, &index);
+    let children = registry.fetch_index(&image).await.unwrap().manifests().clone();
+    (registry, children)
+}
+
+#[tokio::test]
+async fn some_platforms_are_copied_with_their_attestations() {
+    let (from, children) = attested().await;
+    let (image, target) = (name("example.com/app:1"), name("other.org/x:2"));
+    let root = from.fetch_raw(&image).await.unwrap();
+    let platforms = Platforms::Some(vec![AMD64.parse().unwrap(), "linux/riscv64".parse().unwrap()]);
+    let options = |sparse| CopyOptions { platforms: platforms.clone(), sparse, ..CopyOptions::default() };
+    let taken = [1, 2, 4];
+    let there = async |to: &MemoryRegistry| {
+        let mut there = Vec::new();
+        for (place, child) in children.iter().enumerate() {
+            let is_there = to.exists(&reference::by_digest(&target, child.digest())).await.unwrap();
+            there.extend(is_there.then_some(place));
+        }
+        there
+    };
+    let to = MemoryRegistry::new("refused");
+    let error = copy(&from, &image, &to, &target, &options(Sparse::Refuse)).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.advice()),
+        (&ErrorKind::Unsupported, Some(&Advice::RewriteIndex)),
+        "{error}"
+    );
+    assert_eq!(error.detail(), Some(&CopyFault::Sparse));
+    assert_eq!((there(&to).await, to.exists(&target).await.unwrap()), (vec![], false));
+
+    let to = MemoryRegistry::new("kept");
+    let copied = copy(&from, &image, &to, &target, &options(Sparse::Keep)).await.unwrap();
+    assert_eq!((&copied, there(&to).await), (root.descriptor(), taken.to_vec()));
+    assert_eq!(to.fetch_raw(&target).await.unwrap().bytes(), root.bytes());
+    // A cache takes it as well.
+    let cache = MemoryCache::new().unwrap();
+    copy(&from, &image, &cache.as_target(), &target, &options(Sparse::Keep)).await.unwrap();
+    for (platform, is_here) in [("linux/arm64", false), (AMD64, true), ("linux/riscv64", true)] {
+        assert_eq!(cache.image_in_cache(&target, &platform.parse().unwrap()).await.unwrap(), is_here);
+    }
+    // And gives it on.
+    let on = MemoryRegistry::new("on");
+    let keeping = CopyOptions { sparse: Sparse::Keep, ..CopyOptions::default() };
+    let pushed = cache.push(&target, &on, &target, &keeping).await.unwrap();
+    assert_eq!((&pushed, there(&on).await), (root.descriptor(), taken.to_vec()));
+
+    let to = MemoryRegistry::new("rewritten");
+    let copied = copy(&from, &image, &to, &target, &options(Sparse::Rewrite)).await.unwrap();
+    assert_ne!(copied.digest(), root.digest());
+    let index = to.fetch_index(&target).await.unwrap();
+    assert_eq!(*index.manifests(), taken.map(|place| children[place].clone()));
+    assert_eq!(there(&to).await, taken);
+
+    // All of it is no part, and what is not there is no platform of it.
+    let all = ["linux/arm64", AMD64, "linux/riscv64"].map(|platform| platform.parse().unwrap()).to_vec();
+    let all = CopyOptions { platforms: Platforms::Some(all), ..CopyOptions::default() };
+    assert_eq!(copy(&from, &image, &to, &target, &all).await.unwrap(), *root.descriptor());
+    let other = Platforms::Some(vec!["linux/s390x".parse().unwrap()]);
+    let other = CopyOptions { platforms: other, ..CopyOptions::default() };
+    let error = copy(&from, &image, &to, &target, &other).await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::PlatformNotFound { .. }), "{error}");
+}
+
+/// An index within an index is rewritten, too, and kept with the outer one.
+#[tokio::test]
+async fn a_nested_index_is_copied_in_part() {
+    let (from, children) = attested().await;
+    let (image, target) = (name("example.com/app:1"), name("other.org/x:2"));
+    let inner = from.fetch_raw(&image).await.unwrap();
+    let nested = serde_json::to_value(inner.descriptor()).unwrap();
+    let outer =
+        json!({ "schemaVersion": 2, "mediaType": MediaType::ImageIndex.as_ref(), "manifests": [nested] });
+    put_document(&from, &image, MediaType::ImageIndex, &outer);
+    let platforms = Platforms::Some(vec![AMD64.parse().unwrap()]);
+    for sparse in [Sparse::Keep, Sparse::Rewrite] {
+        let to = MemoryRegistry::new("b");
+        let options = CopyOptions { platforms: platforms.clone(), sparse, ..CopyOptions::default() };
+        copy(&from, &image, &to, &target, &options).await.unwrap();
+        let there = to.image(&target, &AMD64.parse().unwrap()).await.unwrap();
+        assert_eq!(there.descriptor().digest(), children[1].digest());
+        let index = to.fetch_index(&target).await.unwrap();
+        let Document::Index(listed) =
+            to.fetch_child(&target, &index.manifests()[0]).await.unwrap().document().clone()
+        else {
+            panic!("an index stays one")
+        };
+        assert_eq!(listed.manifests().len(), if sparse == Sparse::Keep { 5 } else { 2 });
+    }
 }

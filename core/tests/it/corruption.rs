@@ -9,8 +9,8 @@ use plyfold_core::memory::{MemoryCache, MemoryRegistry};
 use plyfold_core::progress::{Event, Progress};
 use plyfold_core::{
     Artifact, ArtifactKey, CacheProvider, CacheProviderExt as _, Collect, CopyOptions, Descriptor, Digest,
-    ErrorKind, Ingest, Materializer, MediaType, NameChange, PullOptions, PullPolicy, PushOptions, Reference,
-    copy, digest, pull, reference,
+    ErrorKind, Ingest, Materializer, MediaType, NameChange, PullOptions, PullPolicy, Reference, copy, digest,
+    pull, reference,
 };
 use serde_json::{Value, json};
 
@@ -191,7 +191,7 @@ async fn documents_that_are_listed_many_times_are_read_once() {
         let opened = cache.asked().iter().filter(|asked| matches!(asked, Asked::Open(_))).count();
         assert!(opened < WIDTH, "{opened} documents opened");
     };
-    let pushed = cache.push(&image, &target, &image, &PushOptions::default()).await;
+    let pushed = cache.push(&image, &target, &image, &CopyOptions::default()).await;
     assert_eq!(*pushed.unwrap_err().kind(), ErrorKind::NotFound, "the image itself is not here");
     opened(&cache);
     let absent: Digest = digest::sha256(b"absent");

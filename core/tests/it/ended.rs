@@ -13,8 +13,7 @@ use plyfold_core::memory::{MemoryCache, MemoryRegistry};
 use plyfold_core::progress::{Event, Events, Progress};
 use plyfold_core::{
     CacheProvider as _, CacheProviderExt as _, CopyOptions, ErrorKind, Format, ImageRegistry as _, Input,
-    LoadOptions, Made, Materializer, Opened, PullOptions, PullPolicy, PushOptions, Result, Role, Sink, copy,
-    pull,
+    LoadOptions, Made, Materializer, Opened, PullOptions, PullPolicy, Result, Role, Sink, copy, pull,
 };
 use tokio::runtime::Builder;
 
@@ -109,7 +108,7 @@ async fn a_copy_and_a_push_that_are_dropped_after_any_poll_tell_their_end() {
         let target = MemoryRegistry::new("b");
         let (progress, events) = Progress::channel();
         let copy = CopyOptions { progress, ..CopyOptions::default() };
-        let options = PushOptions { copy, ..PushOptions::default() };
+        let options = copy;
         let ended = polled(cache.push(&image, &target, &image, &options), polls).await;
         drop(options);
         check(events, ended == Some(true), &format!("push after {polls}")).await;
@@ -131,8 +130,7 @@ async fn what_fails_before_its_first_step_tells_its_end() {
     check(events, false, "a copy to what stores nothing").await;
 
     let (progress, events) = Progress::channel();
-    let pushes =
-        PushOptions { copy: CopyOptions { progress, ..CopyOptions::default() }, ..PushOptions::default() };
+    let pushes = CopyOptions { progress, ..CopyOptions::default() };
     cache.push(&image, &registry, &image, &pushes).await.unwrap_err();
     drop(pushes);
     check(events, false, "a push of what is not here").await;

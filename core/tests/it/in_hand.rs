@@ -4,7 +4,7 @@ use plyfold_core::memory::{MemoryCache, MemoryRegistry};
 use plyfold_core::{
     CacheProvider as _, CacheProviderExt as _, Completeness, CopyOptions, Descriptor, ErrorKind,
     ImageRegistry as _, ImageSource as _, Materializers, NameChange, Platforms, PullOptions, PullPolicy,
-    PushOptions, Reference, RegistrySource, materialize, pull,
+    Reference, RegistrySource, materialize, pull,
 };
 
 use crate::events::Watched;
@@ -63,7 +63,7 @@ async fn what_is_pushed_is_one_image_whatever_becomes_of_its_name() {
         cache.move_after_find(NameChange::Set(image.clone(), second));
         let target = MemoryRegistry::new("b");
         let copy = CopyOptions { platforms, ..CopyOptions::default() };
-        let push = PushOptions { copy, ..PushOptions::default() };
+        let push = copy;
         let pushed = cache.push(&image, &target, &image, &push).await.unwrap();
         assert_eq!(pushed.digest(), expected);
         assert_eq!(target.manifest(&image).await.unwrap().digest(), expected);

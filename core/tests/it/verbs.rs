@@ -8,7 +8,7 @@ use plyfold_core::oci_spec::image::Platform as PlatformDocument;
 use plyfold_core::{
     Blob, BlobRange, CacheProvider, CacheProviderExt, CopyOptions, Descriptor, Digest, Document, Error,
     ErrorKind, ImageRegistry, ImageRegistryExt, ImageSourceExt, LoadOptions, MediaType, Opened, Platform,
-    Platforms, PullOptions, PushOptions, RawManifest, Reference, Result, Sparse, digest,
+    Platforms, PullOptions, RawManifest, Reference, Result, Sparse, digest,
 };
 use proptest::prelude::{ProptestConfig, Strategy, proptest};
 use serde_json::{Value, json};
@@ -281,7 +281,7 @@ async fn a_whole_image_is_pushed_with_its_digest() {
     let options = PullOptions { platform: "linux/arm64".parse().unwrap(), ..PullOptions::default() };
     let pulled = cache.image_pull(&registry, &name(INDEX), &options).await.unwrap();
     let (to, target) = (MemoryRegistry::new("b"), name("other.org/x:2"));
-    let pushed = cache.push(&name(INDEX), &to, &target, &PushOptions::default()).await.unwrap();
+    let pushed = cache.push(&name(INDEX), &to, &target, &CopyOptions::default()).await.unwrap();
     assert_eq!(pushed, pulled.descriptor);
     for platform in [AMD64, "linux/arm64"] {
         let image = to.image(&target, &platform.parse().unwrap()).await.unwrap();
@@ -290,7 +290,7 @@ async fn a_whole_image_is_pushed_with_its_digest() {
             to.fetch_blob(&target, layer, BlobRange::FULL).await.unwrap().bytes(1 << 20).await.unwrap();
         }
     }
-    let absent = cache.push(&name("example.com/absent"), &to, &target, &PushOptions::default()).await;
+    let absent = cache.push(&name("example.com/absent"), &to, &target, &CopyOptions::default()).await;
     assert_eq!(*absent.unwrap_err().kind(), ErrorKind::NotFound);
 }
 
@@ -299,14 +299,14 @@ async fn a_sparse_index_is_refused_or_rewritten_or_pushed_for_one_platform() {
     let (registry, cache) = half_pulled().await;
     let (to, target) = (MemoryRegistry::new("b"), name("other.org/x:2"));
     let original = registry.fetch_index(&name(INDEX)).await.unwrap();
-    let error = cache.push(&name(INDEX), &to, &target, &PushOptions::default()).await.unwrap_err();
+    let error = cache.push(&name(INDEX), &to, &target, &CopyOptions::default()).await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::NotFound);
     let arm64 = &original.manifests()[1];
     let missing = format!("missing: linux/arm64 ({})", arm64.digest());
     assert!(error.message().ends_with(&missing), "{error}");
     assert!(!to.exists(&target).await.unwrap());
 
-    let rewrite = PushOptions { sparse: Sparse::Rewrite, ..PushOptions::default() };
+    let rewrite = CopyOptions { sparse: Sparse::Rewrite, ..CopyOptions::default() };
     let pushed = cache.push(&name(INDEX), &to, &target, &rewrite).await.unwrap();
     let index = to.fetch_index(&target).await.unwrap();
     assert_eq!(index.manifests().as_slice(), &original.manifests()[..1]);
@@ -314,7 +314,7 @@ async fn a_sparse_index_is_refused_or_rewritten_or_pushed_for_one_platform() {
     assert!(to.image(&target, &AMD64.parse().unwrap()).await.is_ok());
 
     let copy = CopyOptions { platforms: Platforms::One(AMD64.parse().unwrap()), ..CopyOptions::default() };
-    let one = PushOptions { copy, ..PushOptions::default() };
+    let one = copy;
     let pushed = cache.push(&name(INDEX), &to, &target, &one).await.unwrap();
     assert_eq!(pushed.digest(), original.manifests()[0].digest());
 }
@@ -333,11 +333,11 @@ async fn rewriting_reaches_nested_indexes_and_attestations() {
     cache.quarantine(found[2].digest()).await.unwrap();
 
     let (to, target) = (MemoryRegistry::new("b"), name("other.org/x:2"));
-    let error = cache.push(&name(INDEX), &to, &target, &PushOptions::default()).await.unwrap_err();
+    let error = cache.push(&name(INDEX), &to, &target, &CopyOptions::default()).await.unwrap_err();
     for missing in [&found[1], &found[2]] {
         assert!(error.message().contains(missing.digest().as_ref()), "{error}");
     }
-    let rewrite = PushOptions { sparse: Sparse::Rewrite, ..PushOptions::default() };
+    let rewrite = CopyOptions { sparse: Sparse::Rewrite, ..CopyOptions::default() };
     cache.push(&name(INDEX), &to, &target, &rewrite).await.unwrap();
     let index = to.fetch_index(&target).await.unwrap();
     let kept: Vec<&Digest> = index.manifests().iter().map(Descriptor::digest).collect();

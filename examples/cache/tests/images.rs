@@ -8,8 +8,8 @@ use example_cache::BucketCache;
 use example_cpio as _;
 use plyfold::atomic_file::FileOptions;
 use plyfold::{
-    CacheProvider as _, Collect, ErrorKind, ImageSourceExt as _, Images, LoadOptions, Options, Platform, PullOptions,
-    PulledImage, Rootfs, Verify, flatten,
+    CacheProvider as _, Collect, ErrorKind, ImageSourceExt as _, Images, LoadOptions, Options, Platform,
+    PullOptions, PulledImage, Rootfs, Verify, flatten,
 };
 use plyfold_conformance::samples::{self, LayerBuilder};
 

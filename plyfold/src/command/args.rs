@@ -146,9 +146,11 @@ pub(crate) enum Verb {
         after_help = "Examples:\n  plyfold export alpine --out alpine.tar\n  plyfold export alpine --out - | tar -t"
     )]
     Export(Export),
-    /// Copy an image from one place to another, without the store: all platforms of it, or the one of --platform
+    /// Copy an image from one place to another, without the store: all platforms of it, or those of --platform
     #[command(
-        after_help = "Examples:\n  plyfold copy alpine oci:layouts/alpine:3\n  plyfold copy oci:layouts/alpine:3 registry.lan:5000/alpine:3 -o ca=lan.pem\n  plyfold copy --referrers ghcr.io/org/app:1 registry.lan:5000/app:1"
+        after_help = "With one --platform the copy is that image alone, without the index. With several it is an index of which not all is copied: \
+        --sparse says what becomes of it.\n\n\
+        Examples:\n  plyfold copy alpine oci:layouts/alpine:3\n  plyfold copy oci:layouts/alpine:3 registry.lan:5000/alpine:3 -o ca=lan.pem\n  plyfold copy --referrers ghcr.io/org/app:1 registry.lan:5000/app:1"
     )]
     Copy {
         /// What to copy
@@ -158,6 +160,10 @@ pub(crate) enum Verb {
         /// Copy what refers to the image, too, such as signatures and SBOMs
         #[arg(long)]
         referrers: bool,
+        /// The index, when some platforms are copied: kept with its digest, where the target takes that; refused; or rewritten,
+        /// with another digest
+        #[arg(long, value_enum, default_value_t)]
+        sparse: Sparse,
     },
     /// Copy an image of the store to another place
     #[command(
@@ -457,6 +463,28 @@ pub(crate) enum Policy {
     IfMissing,
     /// Never ask
     Never,
+}
+
+/// [`crate::Sparse`] on the command line.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Sparse {
+    /// Copy the index as it is
+    Keep,
+    /// Copy nothing
+    #[default]
+    Refuse,
+    /// Copy an index of what is copied
+    Rewrite,
+}
+
+impl From<Sparse> for crate::Sparse {
+    fn from(sparse: Sparse) -> Self {
+        match sparse {
+            Sparse::Keep => Self::Keep,
+            Sparse::Refuse => Self::Refuse,
+            Sparse::Rewrite => Self::Rewrite,
+        }
+    }
 }
 
 impl From<Policy> for PullPolicy {

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use crate::package::GitTree;
 use crate::progress::Progress;
 use crate::pull::Retry;
-use crate::{Backends, Error, Opened, OptionFault, Options, Platform, Reference, Result, printable};
+use crate::{
+    Backends, Error, Opened, OptionFault, Options, Platform, Platforms, Reference, Result, printable,
+};
 
 use super::global::Global;
 use super::image::Image;
@@ -20,8 +22,8 @@ use super::terminal::Terminal;
 pub(crate) struct Context {
     pub(crate) backends: Backends,
     pub(crate) options: Options,
-    /// The platform that the user asked for, if any.
-    pub(crate) only: Option<Platform>,
+    /// The platforms that the user asked for.
+    pub(crate) only: Vec<Platform>,
     pub(crate) terminal: Terminal,
     /// What happens after a request that failed.
     pub(crate) retry: Retry,
@@ -43,7 +45,16 @@ impl Context {
 
     /// The platform to choose from an index.
     pub(crate) fn platform(&self) -> Platform {
-        self.only.clone().unwrap_or_default()
+        self.only.first().cloned().unwrap_or_default()
+    }
+
+    /// What is moved of an index.
+    pub(crate) fn platforms(&self) -> Platforms {
+        match self.only.as_slice() {
+            [] => Platforms::All,
+            [one] => Platforms::One(one.clone()),
+            several => Platforms::Some(several.to_vec()),
+        }
     }
 
     pub(crate) fn image(&self, image: &str) -> Result<Image> {

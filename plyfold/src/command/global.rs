@@ -20,9 +20,9 @@ pub(crate) struct Global {
     )]
     pub(crate) store: Option<PathBuf>,
     /// Which image of an index, as os/arch[/variant]; 'linux(+erofs)/arch' prefers one of EROFS layers [default: linux on
-    /// this processor]
+    /// this processor]; `copy`, `push` and `load` take several
     #[arg(long, global = true, value_parser = platform)]
-    pub(crate) platform: Option<Platform>,
+    pub(crate) platform: Vec<Platform>,
     /// Write one JSON document to standard output, and progress and errors as JSON lines to standard error
     #[arg(long, global = true)]
     pub(crate) json: bool,

@@ -82,6 +82,9 @@ fn worded(advice: &Advice) -> String {
         Advice::RepairNames => {
             "`plyfold verify --repair` sets the file aside and goes on with every name that can still be read"
         }
+        Advice::RewriteIndex => {
+            "--sparse rewrite copies an index of what is copied, with another digest; --sparse keep the index as it is, where the target takes it"
+        }
         Advice::StoreAgain => "`plyfold login HOST` stores it again",
         Advice::StoreCredentials => "`plyfold login HOST` stores credentials",
         Advice::WriteElsewhere => "nothing can be written there: point --store or --out elsewhere",

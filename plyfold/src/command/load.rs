@@ -14,7 +14,7 @@ use super::terminal::table;
 use crate::blocking::blocking;
 use crate::durable::temporary_file;
 use crate::images::Spooled;
-use crate::{Error, ListedImage, LoadOptions, LoadedImage, Platforms, Reference, Result, digest};
+use crate::{Digest, Error, ListedImage, LoadOptions, LoadedImage, Reference, Result, digest};
 
 pub(crate) async fn load(session: &Session, options: Load) -> Result<()> {
     let (archive, _spooled) = opened(session, &options).await?;
@@ -31,7 +31,7 @@ pub(crate) async fn load(session: &Session, options: Load) -> Result<()> {
         let load = LoadOptions {
             images,
             keep_names: options.keep_names,
-            platforms: session.context.only.clone().map_or(Platforms::All, Platforms::One),
+            platforms: session.context.platforms(),
             progress,
             referrers: !options.no_referrers,
             retry: session.context.retry,
@@ -94,14 +94,11 @@ async fn chosen(session: &Session, archive: &str, image: &str) -> Result<Referen
 }
 
 fn line(image: &LoadedImage) -> String {
-    let mut line = format!("{}  {}", image.reference, image.digest);
-    if let Some(replaced) = &image.replaced {
-        line += &format!(", replaced {replaced}");
-    }
-    if let Some(kept) = &image.kept {
-        line += &format!(", kept {kept}");
-    }
-    line + "\n"
+    let said = |what: &str, digest: &Option<Digest>| {
+        digest.as_ref().map_or_else(String::new, |digest| format!(", {what} {digest}"))
+    };
+    let (replaced, kept) = (said("replaced", &image.replaced), said("kept", &image.kept));
+    format!("{}  {}{replaced}{kept}\n", image.reference, image.digest)
 }
 
 fn document(image: &ListedImage) -> Value {

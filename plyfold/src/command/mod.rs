@@ -158,6 +158,10 @@ fn run(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Result<End
 
 async fn verb(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Result<ExitCode> {
     let Args { global, verb } = args;
+    let takes_several = matches!(verb, Verb::Copy { .. } | Verb::Load(_) | Verb::Push { .. });
+    if let ([_, second, ..], false) = (global.platform.as_slice(), takes_several) {
+        return Err(Error::config(format!("one platform is needed here, and {second} is another one")));
+    }
     let session = Session::open(&global, terminal, leftovers);
     let context = || Context::new(&global, terminal, leftovers);
     let done = match verb {
@@ -188,8 +192,8 @@ async fn verb(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Res
         Verb::Snapshot(verb) => snapshot::run(verb, session, terminal).await,
         Verb::Load(options) => load::load(&session.await?, options).await,
         Verb::Export(options) => export::write(&session.await?, options).await,
-        Verb::Copy { source, target, referrers } => {
-            registry::copy_image(&context()?, &source, &target, referrers).await
+        Verb::Copy { source, target, referrers, sparse } => {
+            registry::copy_image(&context()?, &source, &target, sparse.into(), referrers).await
         }
         Verb::Push { image, target, rewrite_index, referrers } => {
             let sparse = if rewrite_index { Sparse::Rewrite } else { Sparse::Refuse };

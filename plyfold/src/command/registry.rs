@@ -3,8 +3,8 @@
 use crate::backend::Pages;
 use crate::progress::Progress;
 use crate::{
-    CacheProviderExt as _, CopyOptions, Descriptor, Error, Platforms, PushOptions, Reference, Result, Sparse,
-    copy, printable, reference,
+    CacheProviderExt as _, CopyOptions, Descriptor, Error, Reference, Result, Sparse, copy, printable,
+    reference,
 };
 use serde_json::json;
 
@@ -16,11 +16,17 @@ use super::suggestions;
 use super::terminal::write;
 
 /// Copies an image from one place to another.
-pub(crate) async fn copy_image(context: &Context, source: &str, target: &str, referrers: bool) -> Result<()> {
+pub(crate) async fn copy_image(
+    context: &Context,
+    source: &str,
+    target: &str,
+    sparse: Sparse,
+    referrers: bool,
+) -> Result<()> {
     let (from, to, name) = context.ends(source, target).await?;
     let image = from.reference().await?;
     let copied = context.telling(Doing::Copy, |progress| {
-        let options = CopyOptions { referrers, ..options(context, progress) };
+        let options = CopyOptions { referrers, sparse, ..options(context, progress) };
         let (from, image, to, name) = (&*from.registry, &image, &*to.registry, &name);
         async move { copy(from, image, to, name, &options).await }
     });
@@ -42,8 +48,7 @@ pub(crate) async fn push(
     suggestions::known(&session.images, &image).await?;
     let (to, name) = context.target(target).await?;
     let pushed = context.telling(Doing::Copy, |progress| {
-        let copy = CopyOptions { referrers, ..options(context, progress) };
-        let options = PushOptions { copy, sparse };
+        let options = CopyOptions { referrers, sparse, ..options(context, progress) };
         let (cache, image, to, name) = (session.images.cache(), &image, &*to.registry, &name);
         async move { cache.push(image, to, name, &options).await }
     });
@@ -51,8 +56,7 @@ pub(crate) async fn push(
 }
 
 fn options(context: &Context, progress: Progress) -> CopyOptions {
-    let platforms = context.only.clone().map_or(Platforms::All, Platforms::One);
-    CopyOptions { platforms, progress, retry: context.retry, ..CopyOptions::default() }
+    CopyOptions { platforms: context.platforms(), progress, retry: context.retry, ..CopyOptions::default() }
 }
 
 /// Shows what a name stands for now.

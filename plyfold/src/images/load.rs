@@ -53,6 +53,7 @@ impl Images {
         operation.hand_over();
         let platforms = match &options.platforms {
             Platforms::One(platform) => vec![platform.clone()],
+            Platforms::Some(platforms) => platforms.clone(),
             _ => vec![Platform::host()],
         };
         let mut images = Vec::new();

@@ -8,8 +8,8 @@ use std::task::{Context, Poll};
 
 use plyfold::memory::MemoryCache;
 use plyfold::{
-    CacheProvider as _, CacheProviderExt as _, Collect, ErrorKind, ImageSourceExt as _, Images, LoadOptions, Page,
-    Platform, PullOptions, Rootfs, Verify, flatten,
+    CacheProvider as _, CacheProviderExt as _, Collect, ErrorKind, ImageSourceExt as _, Images, LoadOptions,
+    Page, Platform, PullOptions, Rootfs, Verify, flatten,
 };
 use plyfold_conformance::samples;
 
@@ -72,7 +72,10 @@ async fn disks_tars_and_archives_are_made_of_any_cache() {
     fs::write(&archive, samples::docker_archive(&names.map(|name| (name.to_owned(), &image)))).unwrap();
     let mut made = Vec::new();
     for (place, images) in [("store-out", &of_a_store), ("memory-out", &of_memory)] {
-        let loaded = images.load(&format!("docker-archive:{}", archive.display()), LoadOptions::default()).await.unwrap();
+        let loaded = images
+            .load(&format!("docker-archive:{}", archive.display()), LoadOptions::default())
+            .await
+            .unwrap();
         assert_eq!(loaded.iter().map(|image| image.reference.whole()).collect::<Vec<_>>(), names);
         let first = images.list_page(&Page { limit: Some(2), after: None }).await.unwrap();
         let rest = images.list_page(&Page { limit: Some(2), after: first.next }).await.unwrap();
@@ -143,8 +146,10 @@ async fn an_archive_is_loaded_from_a_stream() {
         // What ends too early is no image, whether the stream says so or not.
         for error in [true, false] {
             let content = std::io::Cursor::new(archive[..archive.len() / 2].to_vec());
-            let failed =
-                images.load_from(Slow { content, error, waits: false }, LoadOptions::default()).await.unwrap_err();
+            let failed = images
+                .load_from(Slow { content, error, waits: false }, LoadOptions::default())
+                .await
+                .unwrap_err();
             let kind = if error { ErrorKind::Io } else { ErrorKind::Corrupt };
             assert_eq!(*failed.kind(), kind, "{failed}");
         }

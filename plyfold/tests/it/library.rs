@@ -9,8 +9,8 @@ use plyfold::atomic_file::FileOptions;
 use plyfold::package::GitTree;
 use plyfold::{
     Artifact, ArtifactKey, Backends, CacheProvider as _, CacheProviderExt as _, Collect, ErrorKind,
-    ImageSourceExt as _, Images, LoadOptions, NameChange, Platform, PullOptions, PullPolicy, PulledLayer, Rootfs, Verify,
-    reference,
+    ImageSourceExt as _, Images, LoadOptions, NameChange, Platform, PullOptions, PullPolicy, PulledLayer,
+    Rootfs, Verify, reference,
 };
 use plyfold_conformance::samples::{self, LayerBuilder};
 use tempfile::TempDir;
@@ -237,7 +237,8 @@ async fn an_archive_is_loaded_whole() {
     let names = ["a.example/app:1", "a.example/app:2"];
     let images_of_it = names.map(|text| (text.to_owned(), &sample));
     fs::write(&archive, samples::docker_archive(&images_of_it)).unwrap();
-    let loaded = images.load(&format!("docker-archive:{}", archive.display()), LoadOptions::default()).await.unwrap();
+    let loaded =
+        images.load(&format!("docker-archive:{}", archive.display()), LoadOptions::default()).await.unwrap();
     assert_eq!(loaded.iter().map(|image| image.reference.whole()).collect::<Vec<_>>(), names);
     for image in loaded {
         assert!(images.is_cached(&image.reference, &platform()).await.unwrap());

@@ -8,8 +8,8 @@ use plyfold::atomic_file::FileOptions;
 use plyfold::memory::MemoryCache;
 use plyfold::{
     Artifact, ArtifactHandle, ArtifactKey, Blob, BlobRange, CachedNames, Collect, Collected, Descriptor,
-    Digest, ErrorKind, Images, Ingest, Lease, LoadOptions, NameChange, Page, Platform, Platforms, PullOptions, PullPolicy, Reference,
-    Result, Rootfs, Usage, Verified, Verify, digest, reference,
+    Digest, ErrorKind, Images, Ingest, Lease, LoadOptions, NameChange, Page, Platform, Platforms,
+    PullOptions, PullPolicy, Reference, Result, Rootfs, Usage, Verified, Verify, digest, reference,
 };
 use plyfold_conformance::samples::LayerBuilder;
 use serde_json::{Value, json};

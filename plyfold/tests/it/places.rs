@@ -36,6 +36,25 @@ fn copies_go_where_they_are_told() {
     check("copies", &lines.map(|line| place.run(&line)));
 }
 
+#[test]
+fn some_platforms_of_an_index_are_copied() {
+    let server = FaultServer::start().unwrap();
+    server.put("org/app", "1", &samples::index());
+    let mut place = Place::new();
+    place.hosts.push(server.host().to_owned());
+    let (image, platforms) = ("HOST:PORT/org/app:1", "--platform linux/amd64 --platform linux/arm64");
+    let lines = [
+        format!("copy {image} oci:{{}}/part:1 {platforms} -q"),
+        format!("copy {image} oci:{{}}/part:1 {platforms} --sparse keep -q"),
+        format!("copy {image} oci:{{}}/part:2 {platforms} --sparse rewrite -q"),
+        "copy oci:{}/part:2 oci:{}/part:3 -q".to_owned(),
+        "load {}/part -q".to_owned(),
+        format!("copy {image} oci:{{}}/part:4 --platform linux/amd64 --platform linux/s390x -q"),
+        format!("pull {image} {platforms}"),
+    ];
+    check("platforms", &lines.map(|line| place.run(&line)));
+}
+
 /// In /proc no directory can be made.
 #[test]
 fn only_verbs_about_the_store_need_one() {

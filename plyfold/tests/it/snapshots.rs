@@ -327,7 +327,7 @@ async fn an_attached_snapshot_stays_with_its_image() {
     let to = plyfold::memory::MemoryRegistry::new("to");
     let platforms = plyfold::Platforms::One(scene.image.made_for().unwrap());
     let copying = CopyOptions { platforms, referrers: true, ..CopyOptions::default() };
-    let options = plyfold::PushOptions { copy: copying, ..plyfold::PushOptions::default() };
+    let options = copying;
     let target = name("b.example/app:1");
     scene.images.cache().push(&scene.image.reference, &to, &target, &options).await.unwrap();
     let subject = scene.image.descriptor().digest().clone();

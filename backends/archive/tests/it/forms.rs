@@ -3,7 +3,7 @@
 use plyfold_core::memory::{MemoryCache, MemoryRegistry};
 use plyfold_core::{
     Backends, CacheProvider as _, CacheProviderExt, CopyOptions, ErrorKind, ImageRegistry, ImageRegistryExt,
-    ImageSourceExt, LoadOptions, Opened, Options, PullOptions, Reference, Result, copy, digest, reference,
+    ImageSourceExt, LoadOptions, Opened, Options, Reference, Result, copy, digest, reference,
 };
 use serde_json::{Value, json};
 

@@ -172,26 +172,31 @@ impl CacheProvider for Store {
 }
 
 impl Store {
-    /// Lets names stand for images, all platforms of them, that are here whole: all of the names or none. The images stay
-    /// complete meanwhile: a collection sees first the lease and then the names.
-    pub(crate) async fn name_whole(&self, names: &[(Reference, Descriptor)]) -> Result<()> {
+    /// Lets names stand for images, all platforms of them, that are here whole but for what is `absent`: all of the names or
+    /// none. The images stay complete meanwhile: a collection sees first the lease and then the names.
+    pub(crate) async fn name_whole(
+        &self,
+        names: &[(Reference, Descriptor)],
+        absent: &[Digest],
+    ) -> Result<()> {
         let mut leases = Vec::with_capacity(names.len());
         for (name, top) in names {
-            leases.push(self.whole(top).await.map_err(|e| e.with_image(name))?);
+            leases.push(self.whole(top, absent).await.map_err(|e| e.with_image(name))?);
         }
         let set = |(name, top): &(Reference, Descriptor)| NameChange::Set(name.clone(), top.clone());
         self.update(&names.iter().map(set).collect::<Vec<_>>()).await
     }
 
-    /// Leases an image, all platforms of it, that is here whole.
-    async fn whole(&self, top: &Descriptor) -> Result<Lease> {
+    /// Leases an image, all platforms of it, that is here whole but for what is `absent`.
+    async fn whole(&self, top: &Descriptor, absent: &[Digest]) -> Result<Lease> {
         let needs = Needs::of(self, top).await?;
         let lease = self.lease(&needs.digests().collect::<Vec<_>>()).await?;
         // Content may have been removed before the lease was taken. Check again now that the lease is held.
         if let Some(damaged) = needs.damaged.iter().next() {
             return Err(Error::corrupt(format!("{damaged} is damaged")).with_context("blob", damaged));
         }
-        let missing = needs.missing_of_all(self).await?;
+        let mut missing = needs.missing_of_all(self).await?;
+        missing.retain(|digest| !absent.contains(digest));
         if let Some(first) = missing.first() {
             let list: Vec<&str> = missing.iter().map(AsRef::as_ref).take(20).collect();
             let error = Error::not_found(format!("content is not in the layout: {}", list.join(", ")));

@@ -1,11 +1,10 @@
 //! Indexes that a cache writes, and indexes of which it has a part.
 
 use bytes::Bytes;
-use plyfold_core::cache::{PushOptions, Sparse};
 use plyfold_core::memory::MemoryRegistry;
 use plyfold_core::{
-    Blob, BlobRange, CacheProvider, CacheProviderExt, Descriptor, Digest, ErrorKind, ImageRegistryExt,
-    ImageSource, MediaType, Platform, PullPolicy, digest,
+    Blob, BlobRange, CacheProvider, CacheProviderExt, CopyOptions, Descriptor, Digest, ErrorKind,
+    ImageRegistryExt, ImageSource, MediaType, Platform, PullPolicy, Sparse, digest,
 };
 use serde_json::{Value, json};
 
@@ -155,7 +154,7 @@ async fn push(
     registry: &MemoryRegistry,
     sparse: Sparse,
 ) -> plyfold_core::Result<Descriptor> {
-    let options = PushOptions { sparse, ..PushOptions::default() };
+    let options = CopyOptions { sparse, ..CopyOptions::default() };
     let target = name("elsewhere.example/app:1");
     subject.client.push(&*subject.cache, &name(NAME), registry, &target, &options).await
 }

@@ -65,6 +65,8 @@ pub(super) enum Fault {
     ResolvesElsewhere,
     SecondPushFails,
     SourceLost,
+    SubsetForgetsAttestations,
+    SubsetLosesItsDigest,
     TagBeforeContent,
     TagWins,
     TagsMixed,
@@ -321,6 +323,10 @@ impl ImageRegistry for BrokenRegistry {
             return Ok(());
         }
         self.inner.push_names(names).await
+    }
+
+    async fn push_sparse(&self, names: &[(Reference, RawManifest)], absent: &[Digest]) -> Result<()> {
+        self.inner.push_sparse(names, absent).await
     }
 
     async fn push_referrers(&self, repository: &Reference, manifests: &[RawManifest]) -> Result<()> {

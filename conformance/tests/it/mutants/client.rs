@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use plyfold_conformance::tree::{LayerEntry, TreeLine, stacked};
 use plyfold_conformance::{Client, CoreClient};
 use plyfold_core::{
-    Blob, BlobRange, Descriptor, Digest, Document, Error, ErrorKind, ImageRegistry, ImageSource,
-    ImageSourceExt, Platform, RawManifest, Reference, Result,
+    Blob, BlobRange, CopyOptions, Descriptor, Digest, Document, Error, ErrorKind, ImageRegistry, ImageSource,
+    ImageSourceExt, Platform, RawManifest, Reference, Result, Sparse,
 };
 
 use super::base::{Content, Fault};
@@ -133,6 +133,30 @@ impl Client for BrokenClient {
             return Ok(sound);
         }
         let raw = reserialised(&from.manifest(image).await?);
+        to.push_manifest(target, &raw).await?;
+        Ok(raw.descriptor().clone())
+    }
+
+    async fn copy_part(
+        &self,
+        from: &dyn ImageRegistry,
+        image: &Reference,
+        to: &dyn ImageRegistry,
+        target: &Reference,
+        options: &CopyOptions,
+    ) -> Result<Descriptor> {
+        let mut options = options.clone();
+        if self.fault == Fault::SubsetLosesItsDigest && options.sparse == Sparse::Keep {
+            options.sparse = Sparse::Rewrite;
+        }
+        let sound = CoreClient.copy_part(from, image, to, target, &options).await?;
+        if self.fault != Fault::SubsetForgetsAttestations || options.sparse != Sparse::Rewrite {
+            return Ok(sound);
+        }
+        let raw = to.manifest(target).await?;
+        let mut index: serde_json::Value = serde_json::from_slice(raw.bytes()).unwrap();
+        index["manifests"].as_array_mut().unwrap().retain(|child| child["annotations"].is_null());
+        let raw = RawManifest::new(index.to_string(), None)?;
         to.push_manifest(target, &raw).await?;
         Ok(raw.descriptor().clone())
     }

@@ -71,6 +71,7 @@ const REGISTRY: &[(&str, &[Fault])] = &[
     ("X 224", &[Fault::TagBeforeContent]),
     ("X 269", &[Fault::ReferrersUnlisted]),
     ("X 274", &[Fault::NamesOneByOne]),
+    ("X 275", &[Fault::SubsetForgetsAttestations, Fault::SubsetLosesItsDigest]),
     ("X 280", &[Fault::ReferrersLost]),
 ];
 

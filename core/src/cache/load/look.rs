@@ -122,6 +122,7 @@ impl<'a> Look<'a> {
         let raw = self.ends.retrying("manifest", || select::raw(from, name)).await.map_err(at)?;
         let chosen = match &self.options.platforms {
             Platforms::All => None,
+            Platforms::Some(platforms) => Some(self.chosen(&raw, platforms).await.map_err(at)?),
             Platforms::One(platform) => {
                 Some(self.chosen(&raw, std::slice::from_ref(platform)).await.map_err(at)?)
             }
@@ -354,8 +355,8 @@ impl<'a> Look<'a> {
     pub(super) async fn finish(self) -> Result<Found> {
         let from = self.ends.from;
         if !self.missing.is_empty() {
-            let error =
-                lacking("content is neither in the archive nor in the store", &self.missing).with_endpoint(from);
+            let error = lacking("content is neither in the archive nor in the store", &self.missing)
+                .with_endpoint(from);
             // What is missing is the error, also where its reason cannot be read.
             let bases = from.bases().await.unwrap_or_default();
             return Err(match self.missing_of_images {

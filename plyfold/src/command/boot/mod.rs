@@ -120,7 +120,7 @@ impl Machine {
         if context.terminal.json {
             return Err(no_json());
         }
-        context.only.as_ref().map_or(Ok(()), Self::check)?;
+        context.only.first().map_or(Ok(()), Self::check)?;
         if !rootfs.is_one_disk() {
             return Err(no_disk());
         }

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use plyfold_conformance::samples::{self, LayerBuilder, Sample};
-use plyfold_core::cache::PushOptions;
 use plyfold_core::copy::{CopyOptions, copy};
 use plyfold_core::{
     CacheProvider as _, CacheProviderExt as _, Collect, LoadOptions, Opened, PullOptions, pull,
@@ -81,7 +80,7 @@ async fn bring(store: &Store, way: &str) {
             "copy" => drop(copy(&origin, &image, &target, &image, &CopyOptions::default()).await.unwrap()),
             "push" => {
                 let source = Store::open(&from).unwrap();
-                drop(source.push(&image, &target, &image, &PushOptions::default()).await.unwrap());
+                drop(source.push(&image, &target, &image, &CopyOptions::default()).await.unwrap());
             }
             "pull" => drop(pull(&origin, &image, store, &options).await.unwrap()),
             _ => {

@@ -4,13 +4,12 @@ use std::net::TcpStream;
 
 use async_trait::async_trait;
 use plyfold_conformance::{Client, CoreClient};
-use plyfold_core::cache::{PushOptions, Sparse};
 use plyfold_core::memory::MemoryCache;
 use plyfold_core::progress::Event;
 use plyfold_core::{
-    Blob, BlobRange, CacheProvider, CacheProviderExt, Descriptor, ImageRegistry, ImageSource, LoadOptions,
-    Loaded, NameChange, Opened, Platform, Platforms, Progress, PullOptions, PullPolicy, PullResult,
-    RawManifest, Reference, Result,
+    Blob, BlobRange, CacheProvider, CacheProviderExt, CopyOptions, Descriptor, ImageRegistry, ImageSource,
+    LoadOptions, Loaded, NameChange, Opened, Platform, Platforms, Progress, PullOptions, PullPolicy,
+    PullResult, RawManifest, Reference, Result, Sparse,
 };
 use serde_json::{Value, json};
 
@@ -112,7 +111,9 @@ impl Client for BrokenPull {
         }
         let mut loaded = CoreClient.load(from, cache, &options).await?;
         if self.0 == CacheFault::ReplacesSilently {
-            loaded.iter_mut().for_each(|image| image.replaced = None);
+            for image in &mut loaded {
+                image.replaced = None;
+            }
         }
         Ok(loaded)
     }
@@ -160,14 +161,14 @@ impl Client for BrokenPull {
         name: &Reference,
         registry: &dyn ImageRegistry,
         target: &Reference,
-        options: &PushOptions,
+        options: &CopyOptions,
     ) -> Result<Descriptor> {
         let sparse = match self.0 {
             CacheFault::PushRefuses => Sparse::Refuse,
             CacheFault::PushRewrites => Sparse::Rewrite,
             _ => options.sparse,
         };
-        let options = PushOptions { sparse, ..options.clone() };
+        let options = CopyOptions { sparse, ..options.clone() };
         CoreClient.push(cache, name, registry, target, &options).await
     }
 }
