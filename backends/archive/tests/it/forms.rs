@@ -1,9 +1,11 @@
 //! The same image through both forms has one identity where it can.
 
+use plyfold_core::cache::MissingContent;
 use plyfold_core::memory::{MemoryCache, MemoryRegistry};
 use plyfold_core::{
-    Backends, CacheProvider as _, CacheProviderExt, CopyOptions, ErrorKind, ImageRegistry, ImageRegistryExt,
-    ImageSourceExt, LoadOptions, Opened, Options, Reference, Result, copy, digest, reference,
+    Advice, Backends, Blob, BlobRange, CacheProvider as _, CacheProviderExt, CopyOptions, Descriptor,
+    ErrorKind, ImageRegistry, ImageRegistryExt, ImageSourceExt, LoadOptions, Opened, Options, Reference,
+    Result, copy, digest, reference,
 };
 use serde_json::{Value, json};
 
@@ -502,5 +504,45 @@ async fn what_refers_to_an_image_is_loaded_with_it() {
         let name = &loaded[0].reference;
         let found = cache.as_registry().referrers(name, &digest::sha256(subject), None).await.unwrap();
         assert_eq!(found.len(), count);
+    }
+}
+
+/// A delta archive has the documents, and lacks layers. What is missing is named with what it was made against, and may be
+/// in the cache.
+#[tokio::test]
+async fn a_delta_is_loaded_over_its_base() {
+    let image = image("a");
+    let manifest = manifest_of(&image);
+    let index = json!({ "schemaVersion": 2, "manifests": [entry(&image, &json!({}))] });
+    let list =
+        json!([{ "Config": blob(&image.0), "RepoTags": ["example.com/app:1"], "Layers": [blob(&image.1)] }]);
+    let delta = json!({
+        "schemaVersion": 1, "mediaType": "application/vnd.plyfold.delta.v1+json",
+        "since": ["example.com/base:1\u{7}"],
+        "absent": [{ "digest": digest::sha256(&image.1), "size": image.1.len() }],
+    });
+    let bases = vec!["example.com/base:1\\u{7}".to_owned()];
+    for (document, advice) in
+        [(delta.to_string(), Some(Advice::LoadBase { bases })), ("no JSON".to_owned(), None)]
+    {
+        let tar = Tar::new()
+            .file("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#)
+            .file("index.json", index.to_string())
+            .file("manifest.json", list.to_string())
+            .file("plyfold-delta.json", document)
+            .file(&blob(&image.0), &image.0)
+            .file(&blob(&manifest), &manifest);
+        let disk = OnDisk::new(&tar.bytes());
+        let (cache, from) =
+            (MemoryCache::new().unwrap(), Opened { registry: Box::new(disk.archive()), reference: None });
+        let error = cache.image_load(&from, &LoadOptions::default()).await.unwrap_err();
+        assert_eq!((error.kind(), error.advice()), (&ErrorKind::NotFound, advice.as_ref()), "{error}");
+        let missing = &error.detail::<MissingContent>().unwrap().0;
+        assert_eq!(missing.iter().map(Descriptor::digest).collect::<Vec<_>>(), [&digest::sha256(&image.1)]);
+        assert_eq!(cache.list().await.unwrap(), []);
+        let layer = Blob::from_bytes(&missing[0], BlobRange::FULL, &image.1.clone().into()).unwrap();
+        cache.put(layer).await.unwrap();
+        let loaded = cache.image_load(&from, &LoadOptions::default()).await.unwrap();
+        assert!(cache.image_in_cache(&loaded[0].reference, &"linux/amd64".parse().unwrap()).await.unwrap());
     }
 }
