@@ -10,6 +10,7 @@ use plyfold_core::{Materializer as _, Role};
 use plyfold_ext4::Ext4Rootfs;
 
 use crate::measure::{Bench, Goal, HEAD, Program, Result};
+use crate::whole;
 
 const GIB: u64 = 1 << 30;
 
@@ -21,12 +22,15 @@ pub(crate) fn compare(bench: &Bench, tar: &Path) -> Result<()> {
     let flags = ["--numeric-owner", "--xattrs", "--xattrs-include=*", "-xpf"];
     Program::new("tar").args(flags).arg(tar).arg("-C").arg(&tree).run()?;
     println!("{HEAD}");
-    let ours = Program::new(env::current_exe()?).arg("ext4-of").out(&at("ours")).arg(tar);
+    let layer = whole::layer_of(tar, &at("layer.erofs"))?;
+    let this = env::current_exe()?;
+    let of_layers = Program::new(&this).args(["whole-of", "ext4"]).out(&at("ours")).arg(&layer);
+    let of_tar = Program::new(&this).arg("ext4-of").out(&at("ours")).arg(tar);
     let (theirs, copy) = (at("theirs"), at("copy"));
     let mke2fs = Program::new("mke2fs").args(["-q", "-t", "ext4", "-d"]).arg(&tree).out(&theirs).arg("4G");
-    bench.compare("whole image beside mke2fs -d", &ours, &mke2fs, Goal::Ratio(0.5))?;
+    bench.compare("ext4 of layers beside mke2fs -d", &of_layers, &mke2fs, Goal::Ratio(0.5))?;
     let copied = Program::new("cp").args(["-a", "--reflink=never"]).arg(&tree).out(&copy);
-    bench.compare("whole image beside cp -a", &ours, &copied, Goal::Ratio(2.0))
+    bench.compare("ext4 of a tar beside cp -a", &of_tar, &copied, Goal::Ratio(2.0))
 }
 
 /// The measured half: from the tar of a layer to a disk of 4 GiB.

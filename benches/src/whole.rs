@@ -16,9 +16,7 @@ use crate::measure::{Bench, Goal, Program, Result};
 pub(crate) fn compare(bench: &Bench, plyfold: &Path, mkfs: &Path, tar: &Path) -> Result<()> {
     let scratch = tempfile::tempdir()?;
     let at = |name: &str| scratch.path().join(name);
-    let layer = at("layer.erofs");
-    let mut file = File::options().read(true).write(true).create_new(true).open(&layer)?;
-    ErofsLayer::default().layer(&mut LayerTar::new(File::open(tar)?, LayerOptions::default())?, &mut file)?;
+    let layer = layer_of(tar, &at("layer.erofs"))?;
     let this = env::current_exe()?;
     let of_layer = |format: &str| Program::new(&this).args(["whole-of", format]).out(&at("ours")).arg(&layer);
     for (format, most) in [("erofs", 1.2), ("ext4", 2.0)] {
@@ -49,6 +47,13 @@ pub(crate) fn compare(bench: &Bench, plyfold: &Path, mkfs: &Path, tar: &Path) ->
         bench.compare(&format!("erofs by {case}"), &ours, &theirs(&peer), Goal::Ratio(0.6))?;
     }
     Ok(())
+}
+
+/// Makes the image of a layer, as it is kept after a pull.
+pub(crate) fn layer_of(tar: &Path, out: &Path) -> Result<PathBuf> {
+    let mut file = File::options().read(true).write(true).create_new(true).open(out)?;
+    ErofsLayer::default().layer(&mut LayerTar::new(File::open(tar)?, LayerOptions::default())?, &mut file)?;
+    Ok(out.to_owned())
 }
 
 /// The measured half: from the image of a layer to one of the whole, as after a pull.
