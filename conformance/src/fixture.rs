@@ -4,12 +4,16 @@ use std::any::Any;
 use std::fmt::{self, Debug};
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
 use plyfold_core::copy::{CopyOptions, copy};
 use plyfold_core::layer::{LayerForm, LayerOptions, LayerTar};
+use plyfold_core::save::{ArchiveForm, SaveOptions};
 use plyfold_core::{
     Blob, BlobRange, CacheProvider, CacheProviderExt, Descriptor, Digest, ImageRegistry,
-    ImageRegistryExt as _, ImageSource, ImageSourceExt, LoadOptions, Loaded, Opened, Platform, PullOptions,
-    PullResult, Reference, RegistrySource, Result, flatten,
+    ImageRegistryExt as _, ImageSource, ImageSourceExt, ImageSourceTars as _, LoadOptions, Loaded, Opened,
+    Platform, PullOptions, PullResult, Reference, RegistrySource, Result, flatten,
 };
 
 use crate::samples::Sample;
@@ -291,6 +295,20 @@ pub trait Client: Debug + Send + Sync {
             flatten(layers.len(), open, &mut tar).map(|()| tar)
         });
         flattened.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    }
+
+    /// An image as an archive of one form, under a name.
+    async fn archive(
+        &self,
+        source: &dyn ImageSource,
+        name: &Reference,
+        form: ArchiveForm,
+    ) -> Result<BoxStream<'static, Result<Bytes>>> {
+        let options = SaveOptions::default();
+        Ok(match form {
+            ArchiveForm::Docker => source.v1_tar_reader(name, &options).await?.boxed(),
+            _ => source.oci_tar_reader(name, &options).await?.boxed(),
+        })
     }
 
     /// An image into a cache.

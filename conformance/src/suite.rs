@@ -304,6 +304,7 @@ macro_rules! __registry_tables {
     ($next:ident $arguments:tt) => {
         $crate::__pull_rules! { $next $arguments }
         $crate::__source_rules! { $next $arguments }
+        $crate::__tar_rules! { $next $arguments }
         $crate::__equivalence_rules! { $next $arguments }
         $crate::__error_rules! { $next $arguments }
         $crate::__push_rules! { $next $arguments }

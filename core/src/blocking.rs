@@ -1,8 +1,13 @@
 //! Blocking work that ends when its future is dropped.
 
 use std::io::{self, Read};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::future::{Either, select};
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
 
 use crate::worker::Workers;
 use crate::{Error, ErrorKind, Result};
@@ -42,7 +47,11 @@ pub async fn alone<T: Send + 'static>(
 
 /// Whether work on a thread should end early. Clones are one flag.
 #[derive(Clone, Debug, Default)]
-pub struct Stop(Arc<AtomicBool>);
+pub struct Stop {
+    flag: Arc<AtomicBool>,
+    /// Wakes what waits for a future.
+    changed: Arc<Notify>,
+}
 
 impl Stop {
     /// An error once the future of the work was dropped.
@@ -50,7 +59,7 @@ impl Stop {
     /// # Errors
     /// [`Cancelled`](crate::ErrorKind::Cancelled).
     pub fn check(&self) -> Result<()> {
-        if self.0.load(Ordering::Relaxed) {
+        if self.flag.load(Ordering::Relaxed) {
             return Err(Error::new(ErrorKind::Cancelled, "the work was cancelled"));
         }
         Ok(())
@@ -58,7 +67,28 @@ impl Stop {
 
     /// The flag itself: whether the future was dropped.
     pub fn flag(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.0)
+        Arc::clone(&self.flag)
+    }
+
+    /// Waits on this thread, which is none of the runtime's own, for a future of `runtime`, or for the work to be cancelled.
+    pub(crate) fn wait<T>(&self, runtime: &Handle, future: impl Future<Output = Result<T>>) -> Result<T> {
+        runtime.block_on(async {
+            // Registered before the flag is read, so that no cancellation is missed.
+            let mut stopped = pin!(self.changed.notified());
+            stopped.as_mut().enable();
+            self.check()?;
+            match select(pin!(future), stopped).await {
+                Either::Left((outcome, _)) => outcome,
+                Either::Right(_) => self
+                    .check()
+                    .and_then(|()| Err(Error::new(ErrorKind::Internal, "a wait ended before its future"))),
+            }
+        })
+    }
+
+    fn cancel(&self) {
+        self.flag.store(true, Ordering::Relaxed);
+        self.changed.notify_waiters();
     }
 
     /// A reader that returns an error once the work is cancelled.
@@ -87,7 +117,7 @@ pub(crate) struct StopOnDrop(pub(crate) Stop);
 
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
-        self.0.0.store(true, Ordering::Relaxed);
+        self.0.cancel();
     }
 }
 

@@ -379,6 +379,18 @@ impl LayoutIndex {
         self.entries.push(entry);
     }
 
+    /// Lists a descriptor without a name, once.
+    pub fn add(&mut self, descriptor: &Descriptor) {
+        let is_listed = |entry: &Entry| !entry.has_name() && entry.descriptor.digest() == descriptor.digest();
+        if self.entries.iter().any(is_listed) {
+            return;
+        }
+        self.keep_derived_names();
+        let raw = written(&sorted(&descriptor_json(descriptor)));
+        self.entries.push(Entry { raw, descriptor: descriptor.clone(), name: None, tag: None });
+        self.places.take();
+    }
+
     /// Writes the implied name of an only image into its entry.
     fn keep_derived_names(&mut self) {
         for entry in self.entries.iter_mut().filter(|entry| !entry.has_name()) {

@@ -31,8 +31,10 @@ pub mod reference;
 pub mod referrers;
 mod refusal;
 mod registry;
+pub mod save;
 pub mod snapshot;
 pub mod source;
+mod source_tars;
 pub mod stall;
 pub mod tree;
 pub mod worker;
@@ -57,6 +59,7 @@ mod select;
 mod shared;
 mod size;
 mod strict;
+mod tar_out;
 
 /// The documents of the OCI specifications, as the rest of the ecosystem holds them.
 pub use oci_spec;
@@ -101,7 +104,9 @@ pub use read_at::{ReadAt, Slice};
 pub use reference::Reference;
 pub use registry::{Capabilities, ImageRegistry, ImageRegistryExt, Names, Page, PushSession, TransferFault};
 pub use root_hashes::{HashTreeFault, HashedDisk, HashedFormat, HashedImage, RootHashes};
+pub use save::TarReader;
 pub use shared::Shared;
 pub use size::Size;
 pub use source::{ImageSource, ImageSourceExt, RegistrySource};
+pub use source_tars::ImageSourceTars;
 pub use strict::DocumentFault;

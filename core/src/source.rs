@@ -14,7 +14,7 @@ use crate::{Blob, BlobRange, Descriptor, Error, Platform, Reference, Result};
 
 /// One image, opened for reading: its manifest is fixed and verified, its blobs are read when asked for.
 #[async_trait]
-pub trait ImageSource: DynClone + Debug + Display + Send + Sync + 'static {
+pub trait ImageSource: AsImageSource + DynClone + Debug + Display + Send + Sync + 'static {
     /// The image's manifest, bytes and all. No I/O.
     ///
     /// # Contract
@@ -29,6 +29,18 @@ pub trait ImageSource: DynClone + Debug + Display + Send + Sync + 'static {
 }
 
 dyn_clone::clone_trait_object!(ImageSource);
+
+/// Any source as a trait object, for what is the same for all of them.
+pub trait AsImageSource {
+    /// The source itself.
+    fn as_source(&self) -> &dyn ImageSource;
+}
+
+impl<T: ImageSource> AsImageSource for T {
+    fn as_source(&self) -> &dyn ImageSource {
+        self
+    }
+}
 
 /// What follows from [`ImageSource`]'s methods, the same for every backend.
 #[async_trait]

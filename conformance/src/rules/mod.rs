@@ -21,13 +21,14 @@ mod pull;
 mod pushes;
 mod secrets;
 mod source;
+mod tars;
 mod transfers;
 
 use crate::{CacheFixture, DiskFixture, Fixture, HttpFixture, LayoutFixture, MaterializerFixture, Rule};
 
 /// The rules about image registries, in the order of the catalogue.
 pub fn registry() -> impl Iterator<Item = Rule<dyn Fixture>> {
-    [pull::RULES, source::RULES, equivalence::RULES, errors::RULES, pushes::RULES]
+    [pull::RULES, source::RULES, tars::RULES, equivalence::RULES, errors::RULES, pushes::RULES]
         .into_iter()
         .flatten()
         .copied()

@@ -12,6 +12,7 @@ use crate::copy::CopyOptions;
 use crate::manifest::RawManifest;
 use crate::pull::{self, PullOptions, PullResult};
 use crate::registry::{ImageRegistry, ImageRegistryExt};
+use crate::save::SaveImage;
 use crate::source::RegistrySource;
 use crate::{Blob, Descriptor, Digest, Error, ErrorKind, MediaType, Platform, Reference, Result, reference};
 
@@ -296,6 +297,18 @@ pub trait CacheProviderExt: CacheProvider {
     /// As [`CacheProvider::update`].
     async fn remove(&self, reference: &Reference) -> Result<()> {
         self.update(&[NameChange::Remove(reference.clone())]).await
+    }
+
+    /// An image of the cache that is to be saved: what the name stands for now, which is kept as long as it is read.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) when there is no such name; [`Corrupt`](crate::ErrorKind::Corrupt),
+    /// [`Io`](crate::ErrorKind::Io).
+    async fn save_image(&self, name: &Reference) -> Result<SaveImage> {
+        let cache = self.as_provider();
+        let (root, lease) = push::in_hand(cache, name).await?;
+        let fixed = registry::as_registry(cache).fixed(name.clone(), root);
+        Ok(SaveImage::new(Box::new(fixed), name.clone()).leased(lease))
     }
 }
 

@@ -57,7 +57,7 @@ pub(super) async fn push(
 }
 
 /// What a name stands for, and the lease of all that it leads to.
-async fn in_hand(cache: &dyn CacheProvider, name: &Reference) -> Result<(RawManifest, Lease)> {
+pub(super) async fn in_hand(cache: &dyn CacheProvider, name: &Reference) -> Result<(RawManifest, Lease)> {
     /// How often the name may move, and its old content be removed, before a lease is taken.
     const MOVES: u32 = 16;
     let mut moves = 0;

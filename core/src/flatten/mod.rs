@@ -12,12 +12,13 @@ use std::io::Write;
 
 use crate::files::{TarPlace, fingerprint, stacked};
 use crate::layer::{DataExtent, EntryKind, FileKind, ImagePath, LayerTar};
+use crate::tar_out::TarOut;
 use crate::tree::{Kind, NodeId, Place, Tree};
 use crate::{Error, Result};
 
 mod writer;
 
-use writer::{Item, Runs, TarWriter};
+use writer::{Item, Runs, header, zeros};
 
 /// The first name of every file of an image, by its node.
 struct FirstNames(Vec<Option<Place>>);
@@ -59,7 +60,7 @@ pub fn flatten(layers: usize, open: impl Fn(usize) -> Result<LayerTar>, out: imp
     let tree = stacked(layers, &open)?;
     let mut names = FirstNames(vec![None; tree.capacity()]);
     let (mut files, mut specials, mut links) = (Vec::new(), Vec::new(), Vec::new());
-    let mut tar = TarWriter::new(out);
+    let mut tar = TarOut::new(out);
     let mut walk = tree.walk();
     while let Some((place, id)) = walk.step() {
         let node = tree.node(id);
@@ -69,7 +70,7 @@ pub fn flatten(layers: usize, open: impl Fn(usize) -> Result<LayerTar>, out: imp
         }
         names.0[id.index()] = place;
         match &node.kind {
-            Kind::Directory(_) => tar.header(&walk.path(), node, Item::Node(None))?,
+            Kind::Directory(_) => header(&mut tar, &walk.path(), node, Item::Node(None))?,
             Kind::File { content, .. } => files.push((*content, id)),
             // No tar has sockets, so none came in by one.
             Kind::Socket => {}
@@ -82,19 +83,19 @@ pub fn flatten(layers: usize, open: impl Fn(usize) -> Result<LayerTar>, out: imp
         copy_files(&mut tar, &tree, &names, files, open(layer)?)?;
     }
     for id in specials {
-        tar.header(&names.path(&tree, id), tree.node(id), Item::Node(None))?;
+        header(&mut tar, &names.path(&tree, id), tree.node(id), Item::Node(None))?;
     }
     for (place, id) in links {
         let path = tree.path(place, |directory| names.0[directory.index()]);
         let target = names.path(&tree, id);
-        tar.header(&path, tree.node(id), Item::HardLink(target.as_bytes()))?;
+        header(&mut tar, &path, tree.node(id), Item::HardLink(target.as_bytes()))?;
     }
     tar.end()
 }
 
 /// The second pass over a layer: the files that are still there, in the order of their entries.
 fn copy_files(
-    out: &mut TarWriter<impl Write>,
+    out: &mut TarOut<impl Write>,
     tree: &Tree<TarPlace>,
     names: &FirstNames,
     files: &[(TarPlace, NodeId)],
@@ -119,9 +120,9 @@ fn copy_files(
         let whole = [DataExtent { offset: 0, length: *size }];
         let runs = Runs::new(*size, extents.as_deref().unwrap_or(&whole));
         let path = names.path(tree, *id);
-        out.header(&path, node, Item::Node(extents.is_some().then_some(&runs)))?;
-        for (zeros, length) in runs.pieces {
-            out.zeros(zeros)?;
+        header(out, &path, node, Item::Node(extents.is_some().then_some(&runs)))?;
+        for (gap, length) in runs.pieces {
+            zeros(out, gap)?;
             tar.copy_data(length, |bytes| out.data(bytes))?;
         }
         out.pad()?;

@@ -1,17 +1,16 @@
-//! Writing tar: ustar headers by the `tar` crate, and PAX records for what they cannot hold.
+//! The entries of a flattened image.
 
 use std::io::Write;
 
 use tar::{EntryType, Header};
 
 use crate::layer::{DataExtent, ImagePath};
+use crate::tar_out::{BLOCK, LONG_MAX, Pax, TarOut, field, set_size};
 use crate::tree::{Kind, Node};
 use crate::{Error, Result};
 
-const BLOCK: u64 = 512;
-/// What 7 and 11 octal digits hold (POSIX ustar, uid and size).
+/// What 7 octal digits hold (POSIX ustar, uid and gid).
 const ID_MAX: u32 = 0o777_7777;
-const LONG_MAX: u64 = 0o777_7777_7777;
 
 /// What an entry is.
 #[derive(Clone, Copy)]
@@ -59,91 +58,47 @@ impl Runs {
     }
 }
 
-/// A tar on its way to `W`.
-pub(super) struct TarWriter<W> {
-    out: W,
-    /// Bytes since the last block boundary.
-    beyond: u64,
+/// An entry's headers; a file's data follows by [`TarOut::data`] and [`TarOut::pad`].
+pub(super) fn header<C>(
+    out: &mut TarOut<impl Write>,
+    path: &ImagePath,
+    node: &Node<C>,
+    item: Item<'_>,
+) -> Result<()> {
+    let mut pax = Pax::default();
+    let mut header = Header::new_ustar();
+    let mut name = path.as_bytes().to_vec();
+    if node.directory().is_some() {
+        name.splice(..0, path.is_root().then_some(b'.'));
+        name.push(b'/');
+    }
+    field(&mut header, 0, &name, "path", &mut pax);
+    header.set_mode(u32::from(node.mode));
+    for (id, key) in [(node.uid, "uid"), (node.gid, "gid")] {
+        if id > ID_MAX {
+            pax.add(key, id.to_string().as_bytes());
+        }
+    }
+    header.set_uid(u64::from(node.uid));
+    header.set_gid(u64::from(node.gid));
+    let seconds = u64::try_from(node.mtime.seconds).ok().filter(|seconds| *seconds <= LONG_MAX);
+    header.set_mtime(seconds.unwrap_or(0));
+    if seconds.is_none() || node.mtime.nanos != 0 {
+        pax.add("mtime", decimal(node.mtime.seconds, node.mtime.nanos).as_bytes());
+    }
+    if !matches!(item, Item::HardLink(_)) {
+        for (name, value) in &node.xattrs {
+            pax.add([b"SCHILY.xattr.", escaped(name).as_slice()].concat(), value);
+        }
+    }
+    let map = kind(&mut header, &mut pax, &node.kind, item, &name)?;
+    out.header(header, &pax)?;
+    out.data(&map)
 }
 
-impl<W: Write> TarWriter<W> {
-    pub(super) fn new(out: W) -> Self {
-        Self { out, beyond: 0 }
-    }
-
-    /// An entry's headers; a file's data follows by [`TarWriter::data`] and [`TarWriter::pad`].
-    pub(super) fn header<C>(&mut self, path: &ImagePath, node: &Node<C>, item: Item<'_>) -> Result<()> {
-        let mut pax = Pax::default();
-        let mut header = Header::new_ustar();
-        let mut name = path.as_bytes().to_vec();
-        if node.directory().is_some() {
-            name.splice(..0, path.is_root().then_some(b'.'));
-            name.push(b'/');
-        }
-        field(&mut header, 0, &name, "path", &mut pax);
-        header.set_mode(u32::from(node.mode));
-        for (id, key) in [(node.uid, "uid"), (node.gid, "gid")] {
-            if id > ID_MAX {
-                pax.add(key, id.to_string().as_bytes());
-            }
-        }
-        header.set_uid(u64::from(node.uid));
-        header.set_gid(u64::from(node.gid));
-        let seconds = u64::try_from(node.mtime.seconds).ok().filter(|seconds| *seconds <= LONG_MAX);
-        header.set_mtime(seconds.unwrap_or(0));
-        if seconds.is_none() || node.mtime.nanos != 0 {
-            pax.add("mtime", decimal(node.mtime.seconds, node.mtime.nanos).as_bytes());
-        }
-        if !matches!(item, Item::HardLink(_)) {
-            for (name, value) in &node.xattrs {
-                pax.add([b"SCHILY.xattr.", escaped(name).as_slice()].concat(), value);
-            }
-        }
-        let map = kind(&mut header, &mut pax, &node.kind, item, &name)?;
-        self.extension(&pax.0)?;
-        header.set_cksum();
-        self.data(header.as_bytes())?;
-        self.data(&map)
-    }
-
-    fn extension(&mut self, records: &[u8]) -> Result<()> {
-        if records.is_empty() {
-            return Ok(());
-        }
-        let mut header = Header::new_ustar();
-        header.as_mut_bytes()[..9].copy_from_slice(b"PaxHeader");
-        header.set_entry_type(EntryType::XHeader);
-        header.set_mode(0o644);
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_mtime(0);
-        header.set_size(records.len() as u64);
-        header.set_cksum();
-        self.data(header.as_bytes())?;
-        self.data(records)?;
-        self.pad()
-    }
-
-    pub(super) fn data(&mut self, bytes: &[u8]) -> Result<()> {
-        self.beyond = (self.beyond + bytes.len() as u64) % BLOCK;
-        self.out.write_all(bytes).map_err(|e| Error::io("writing the tar", e))
-    }
-
-    /// Zeros that widen a run, always fewer than two blocks.
-    pub(super) fn zeros(&mut self, count: u64) -> Result<()> {
-        self.data(&[0; 2 * BLOCK as usize][..count as usize])
-    }
-
-    /// Fills the last block of an entry's data.
-    pub(super) fn pad(&mut self) -> Result<()> {
-        let rest = (BLOCK - self.beyond) % BLOCK;
-        self.data(&[0; BLOCK as usize][..rest as usize])
-    }
-
-    pub(super) fn end(mut self) -> Result<()> {
-        self.data(&[0; 2 * BLOCK as usize])?;
-        self.out.flush().map_err(|e| Error::io("writing the tar", e))
-    }
+/// Zeros that widen a run, always fewer than two blocks.
+pub(super) fn zeros(out: &mut TarOut<impl Write>, count: u64) -> Result<()> {
+    out.data(&[0; 2 * BLOCK as usize][..count as usize])
 }
 
 /// Fills in what depends on the kind; yields the map of a sparse file, which stands before its data.
@@ -186,10 +141,7 @@ fn kind<C>(
                 pax.add("GNU.sparse.name", name);
                 pax.add("GNU.sparse.realsize", size.to_string().as_bytes());
             }
-            header.set_size(stored);
-            if stored > LONG_MAX {
-                pax.add("size", stored.to_string().as_bytes());
-            }
+            set_size(header, stored, pax);
         }
         Kind::Symlink { target } => {
             header.set_entry_type(EntryType::Symlink);
@@ -197,34 +149,6 @@ fn kind<C>(
         }
     }
     Ok(map)
-}
-
-/// Puts a text into a field of 100 bytes, and into PAX when it is longer.
-fn field(header: &mut Header, at: usize, text: &[u8], key: &str, pax: &mut Pax) {
-    let held = text.len().min(100);
-    header.as_mut_bytes()[at..at + held].copy_from_slice(&text[..held]);
-    if text.len() > held {
-        pax.add(key, text);
-    }
-}
-
-/// The records of an extended header.
-#[derive(Default)]
-struct Pax(Vec<u8>);
-
-impl Pax {
-    /// `"%d %s=%s\n"`, where the number counts its own digits.
-    fn add(&mut self, key: impl AsRef<[u8]>, value: &[u8]) {
-        let key = key.as_ref();
-        let rest = key.len() + value.len() + 3;
-        let mut length = rest + 1;
-        while length != rest + length.to_string().len() {
-            length = rest + length.to_string().len();
-        }
-        for part in [length.to_string().as_bytes(), b" ", key, b"=", value, b"\n"] {
-            self.0.extend_from_slice(part);
-        }
-    }
 }
 
 /// A key ends at its first `=`; GNU tar reads these two escapes.

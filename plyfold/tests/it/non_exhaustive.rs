@@ -18,6 +18,7 @@ const OPTIONS: &[&str] = &[
     "LoadOptions",
     "PullOptions",
     "Retry",
+    "SaveOptions",
     "TreeLimits",
     "Verify",
 ];

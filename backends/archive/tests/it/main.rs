@@ -5,6 +5,7 @@
 mod build;
 mod forms;
 mod hostile;
+mod saved;
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! Archives that skopeo and podman write, read by us.
+//! Archives that skopeo and podman write, read by us, and archives by us, read by others.
 
 use std::path::Path;
 
@@ -13,11 +13,23 @@ use plyfold_core::{
 };
 use tempfile::TempDir;
 
+mod saved;
+
+use saved::{
+    crane_finds_no_fault_in_what_is_saved, podman_loads_what_is_saved, skopeo_copies_a_saved_index,
+    skopeo_reads_what_is_saved, umoci_unpacks_what_is_saved,
+};
+
 oracle_tests! {
     skopeo_writes_an_oci_archive needs [Need::SKOPEO];
     skopeo_writes_a_docker_archive needs [Need::SKOPEO, Need::Tool { name: "gzip", package: "gzip" }];
     skopeo_writes_several_names needs [Need::SKOPEO];
     podman_saves_both_forms needs [PODMAN, Need::SKOPEO];
+    skopeo_reads_what_is_saved needs [Need::SKOPEO];
+    skopeo_copies_a_saved_index needs [Need::SKOPEO];
+    podman_loads_what_is_saved needs [PODMAN];
+    umoci_unpacks_what_is_saved needs [Need::UMOCI, Need::GNU_TAR];
+    crane_finds_no_fault_in_what_is_saved needs [Need::CRANE];
 }
 
 const PODMAN: Need = Need::Tool { name: "podman", package: "podman" };

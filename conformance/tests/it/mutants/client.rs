@@ -3,16 +3,20 @@
 use std::fmt;
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use plyfold_conformance::tree::{LayerEntry, TreeLine, stacked};
 use plyfold_conformance::{Client, CoreClient};
+use plyfold_core::save::ArchiveForm;
 use plyfold_core::{
     Blob, BlobRange, CopyOptions, Descriptor, Digest, Document, Error, ErrorKind, ImageRegistry, ImageSource,
-    ImageSourceExt, Platform, RawManifest, Reference, Result, Sparse,
+    ImageSourceExt, Platform, RawManifest, Reference, Result, Sparse, reference,
 };
 
 use super::base::{Content, Fault};
 use super::layers;
 use super::registry::{child, reserialised};
+use super::tars;
 
 #[derive(Clone, Debug)]
 pub(super) struct BrokenClient {
@@ -101,6 +105,20 @@ impl Client for BrokenClient {
             Fault::FlatTarUnstable => layers::padded(tar),
             _ => tar,
         })
+    }
+
+    async fn archive(
+        &self,
+        source: &dyn ImageSource,
+        name: &Reference,
+        form: ArchiveForm,
+    ) -> Result<BoxStream<'static, Result<Bytes>>> {
+        let other = reference::parse("registry.example/another:1")?;
+        let name = if self.fault == Fault::NameNotOverridden { &other } else { name };
+        if self.fault == Fault::ProducersOutlive {
+            std::mem::forget(dyn_clone::clone_box(source));
+        }
+        tars::broken(self.fault, CoreClient.archive(source, name, form).await?).await
     }
 
     async fn image_blob(

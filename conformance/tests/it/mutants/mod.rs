@@ -9,6 +9,7 @@ mod layout;
 mod materializer;
 mod registry;
 mod sanitised;
+mod tars;
 
 use std::collections::BTreeSet;
 
@@ -52,6 +53,11 @@ const REGISTRY: &[(&str, &[Fault])] = &[
     ("S 86", &[Fault::XattrsLost]),
     ("S 87", &[Fault::ParentsForced, Fault::FlatTarReversed]),
     ("S 88", &[Fault::FirstKindWins]),
+    ("S 89", &[Fault::NameNotOverridden]),
+    ("S 90", &[Fault::OciTarMislabelled]),
+    ("S 91", &[Fault::TarsStamped]),
+    ("S 92", &[Fault::TarsEndEarly]),
+    ("S 93", &[Fault::ProducersOutlive]),
     ("S 204", &[Fault::OnePlatformSearched]),
     ("X 98", &[Fault::LayersReordered]),
     ("X 99", &[Fault::CopyReserialises, Fault::PushReserialises]),

@@ -1,0 +1,271 @@
+//! Writing the members of an archive.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsRawFd as _;
+
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+use super::expand::expanded;
+use super::gather::SaveImage;
+use super::member::{Member, Members};
+use super::options::SaveOptions;
+use crate::blocking::Stop;
+use crate::digest::Hasher;
+use crate::format::Output;
+use crate::manifest::is_foreign;
+use crate::progress::{Event, Started};
+use crate::pull::{Retry, Row};
+use crate::tar_out::TarOut;
+use crate::{Blob, BlobRange, Descriptor, Error, ErrorKind, Mismatch, Result, select};
+
+/// Blobs that are copied by the kernel and hashed at the same time.
+const CHECKS: usize = 4;
+
+/// Where an archive goes.
+pub(crate) trait Sink: Write {
+    /// Writes a range of a file by the kernel; `None` where that is not possible.
+    fn copy_range(&mut self, source: &File, length: u64) -> Option<io::Result<()>> {
+        let _ = (source, length);
+        None
+    }
+}
+
+/// An archive that is a file.
+pub(super) struct InFile<'a>(pub(super) &'a mut dyn Output);
+
+impl Write for InFile<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Sink for InFile<'_> {
+    fn copy_range(&mut self, source: &File, length: u64) -> Option<io::Result<()>> {
+        Some(self.0.copy_range(source, 0, length))
+    }
+}
+
+/// What writes an archive.
+pub(super) struct Writer {
+    pub(super) images: Vec<SaveImage>,
+    pub(super) members: Members,
+    pub(super) options: SaveOptions,
+    pub(super) runtime: Handle,
+}
+
+impl Writer {
+    /// Writes all members, and the end when every one is verified.
+    pub(super) fn write(self, out: &mut dyn Sink, stop: &Stop) -> Result<()> {
+        let mut writing = Writing { writer: &self, tar: TarOut::new(out), stop, checks: VecDeque::new() };
+        let mut folders = Vec::new();
+        for (name, member) in &self.members {
+            stop.check()?;
+            writing.folders(name, &mut folders)?;
+            writing.member(name, member)?;
+        }
+        while writing.checks.front().is_some() {
+            writing.check()?;
+        }
+        writing.tar.end()
+    }
+}
+
+struct Writing<'a> {
+    writer: &'a Writer,
+    tar: TarOut<&'a mut dyn Sink>,
+    stop: &'a Stop,
+    checks: VecDeque<Check<'a>>,
+}
+
+/// A blob that was copied by the kernel, while it is hashed.
+struct Check<'a> {
+    hashed: JoinHandle<Result<()>>,
+    started: Started,
+    image: &'a SaveImage,
+}
+
+impl<'a> Writing<'a> {
+    /// The folders of a name that were not written yet.
+    fn folders(&mut self, name: &'a str, written: &mut Vec<&'a str>) -> Result<()> {
+        for (at, _) in name.match_indices('/') {
+            let folder = &name[..at];
+            if !written.contains(&folder) {
+                self.tar.folder(folder)?;
+                written.push(folder);
+            }
+        }
+        Ok(())
+    }
+
+    fn member(&mut self, name: &str, member: &'a Member) -> Result<()> {
+        match member {
+            Member::Bytes(bytes) => {
+                self.tar.member(name, bytes.len() as u64)?;
+                self.tar.data(bytes)?;
+                self.tar.pad()
+            }
+            Member::Blob(blob, at) => {
+                let image = &self.writer.images[*at];
+                self.blob(name, image, blob).map_err(|e| about(e, image, blob))
+            }
+            Member::Layer(blob, at, diff_id) => {
+                let image = &self.writer.images[*at];
+                let started = self.writer.options.progress.start(blob, 0);
+                let Writer { options, runtime, .. } = self.writer;
+                let file = expanded(image, blob, diff_id, options, (runtime, self.stop));
+                let file = file.map_err(|e| about(e, image, blob))?;
+                let size = file.metadata().map_err(|e| Error::io("reading the size of a layer", e))?.len();
+                self.tar.member(name, size)?;
+                self.copy(&file, size)?;
+                started.done();
+                self.tar.pad()
+            }
+        }
+    }
+
+    fn blob(&mut self, name: &str, image: &'a SaveImage, blob: &Descriptor) -> Result<()> {
+        let started = self.writer.options.progress.start(blob, 0);
+        let mut row = Row::default();
+        let mut opened = match self.opened(image, blob, 0, &mut row) {
+            // Such a layer may exist only at its own URL.
+            Err(e) if is_foreign(blob.media_type()) && *e.kind() == ErrorKind::NotFound => {
+                let message =
+                    format!("{} may not be redistributed, is not there, and is not saved", blob.digest());
+                self.writer.options.progress.emit(Event::Warning { message });
+                return Ok(());
+            }
+            opened => opened?,
+        };
+        self.tar.member(name, blob.size())?;
+        if let Some(file) = opened.take_file().and_then(|file| apart(&file)) {
+            return self.by_kernel(image, opened, &file, started);
+        }
+        self.streamed(image, blob, opened.unverified(), row)?;
+        started.done();
+        self.tar.pad()
+    }
+
+    /// Copies a file, while it is hashed by other threads.
+    fn by_kernel(
+        &mut self,
+        image: &'a SaveImage,
+        mut blob: Blob,
+        file: &File,
+        started: Started,
+    ) -> Result<()> {
+        if self.checks.len() == CHECKS {
+            self.check()?;
+        }
+        let size = blob.descriptor().size();
+        let hashed = self.writer.runtime.spawn(async move {
+            while blob.chunk().await?.is_some() {}
+            Ok(())
+        });
+        self.checks.push_back(Check { hashed, started, image });
+        match self.copy(file, size) {
+            Err(e) => {
+                // A file that is too short is damaged: the check says so.
+                while !self.checks.is_empty() {
+                    self.check()?;
+                }
+                Err(e)
+            }
+            Ok(()) => self.tar.pad(),
+        }
+    }
+
+    /// Waits for the oldest check.
+    fn check(&mut self) -> Result<()> {
+        let Some(Check { hashed, started, image }) = self.checks.pop_front() else { return Ok(()) };
+        let outcome = self.stop.wait(&self.writer.runtime, async {
+            hashed
+                .await
+                .map_err(|e| Error::new(ErrorKind::Internal, "hashing a blob was aborted").with_source(e))?
+        });
+        outcome.map_err(|e| e.with_image(&image.image).with_endpoint(&image.registry))?;
+        started.done();
+        Ok(())
+    }
+
+    /// Writes the first `size` bytes of a file.
+    fn copy(&mut self, file: &File, size: u64) -> Result<()> {
+        self.tar.data_by(size, |out| {
+            let copied = out.copy_range(file, size).unwrap_or_else(|| {
+                let mut source = file;
+                io::Seek::rewind(&mut source)?;
+                let copied = io::copy(&mut io::Read::take(source, size), out)?;
+                if copied == size { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+            });
+            copied.map_err(|e| Error::io("writing the tar", e))
+        })
+    }
+
+    /// Writes a blob piece by piece, and goes on where an attempt failed.
+    fn streamed(&mut self, image: &SaveImage, blob: &Descriptor, first: Blob, mut row: Row) -> Result<()> {
+        let (options, runtime) = (&self.writer.options, &self.writer.runtime);
+        let (mut hasher, mut done, mut since) = (Hasher::like(blob.digest())?, 0_u64, 0_u64);
+        let (mut current, mut skip) = (first, 0);
+        loop {
+            let chunk = match self.stop.wait(runtime, current.chunk()) {
+                Ok(Some(chunk)) => chunk,
+                Ok(None) => break,
+                Err(e) => {
+                    if since >= Retry::PROGRESS {
+                        row = Row::default();
+                    }
+                    since = 0;
+                    let pause = options.retry.pause(&mut row, e, blob.digest().as_ref(), &options.progress);
+                    self.stop.wait(runtime, pause)?;
+                    current = self.opened(image, blob, done, &mut row)?.unverified();
+                    skip = done.saturating_sub(current.offset());
+                    continue;
+                }
+            };
+            let known = usize::try_from(skip).unwrap_or(usize::MAX).min(chunk.len());
+            skip -= known as u64;
+            let fresh = &chunk[known..];
+            hasher.update(fresh);
+            self.tar.data(fresh)?;
+            done += fresh.len() as u64;
+            since += fresh.len() as u64;
+            options.progress.emit(Event::BlobProgress { digest: blob.digest().clone(), received: done });
+        }
+        let actual = hasher.finish();
+        if actual == *blob.digest() && done == blob.size() {
+            return Ok(());
+        }
+        Err(Mismatch::of(blob, Some(actual), done).into())
+    }
+
+    /// Opens a blob from a byte on.
+    fn opened(&self, image: &SaveImage, blob: &Descriptor, from: u64, row: &mut Row) -> Result<Blob> {
+        let Writer { options, runtime, .. } = self.writer;
+        let range = if from == 0 { BlobRange::FULL } else { BlobRange::from_start(from) };
+        loop {
+            let opened = row.attempt(select::blob(&*image.registry, &image.image, blob, range));
+            match self.stop.wait(runtime, opened) {
+                Err(e) => {
+                    let pause = options.retry.pause(row, e, blob.digest().as_ref(), &options.progress);
+                    self.stop.wait(runtime, pause)?;
+                }
+                opened => return opened,
+            }
+        }
+    }
+}
+
+fn about(error: Error, image: &SaveImage, blob: &Descriptor) -> Error {
+    error.with_image(&image.image).with_endpoint(&image.registry).with_context("blob", blob.digest())
+}
+
+/// The same file with a position of its own: the blob's reader moves the other one.
+fn apart(file: &File) -> Option<File> {
+    File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()
+}
