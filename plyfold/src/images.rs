@@ -18,6 +18,7 @@ pub(crate) use load::Spooled;
 
 mod files;
 mod load;
+mod save;
 #[cfg(feature = "layout")]
 mod scratch;
 

@@ -13,6 +13,7 @@ use super::disk_args::{Disk, Patch, Resize, Verity, disk_size, file};
 use super::global::Global;
 use super::load_args::Load;
 use super::machine_args::{Boot, BootOptions, HashTrees};
+use super::save_args::Save;
 use super::snapshot_args::Snapshot;
 use super::written_files::{Durably, mode, owner};
 use super::{age, plugins, size};
@@ -146,6 +147,15 @@ pub(crate) enum Verb {
         after_help = "Examples:\n  plyfold export alpine --out alpine.tar\n  plyfold export alpine --out - | tar -t"
     )]
     Export(Export),
+    /// Write images as one archive, which docker, podman, containerd, skopeo and `load` read
+    #[command(
+        after_help = "An index is saved with every manifest of it that the store has; with --platform as the image of that platform, with \
+        several --platform as the index with those. An image of the store by its digest has no name in the archive. The same images give \
+        the same bytes.\n\
+        With --since the archive is loaded over what is left out, which plyfold-delta.json in it lists.\n\n\
+        Examples:\n  plyfold save alpine --out alpine.tar\n  plyfold save app:1 app:2 --out - | ssh host docker load\n  plyfold save app:2 --since app:1 --out delta.tar\n  plyfold save app:1 --platform linux/arm64 --format docker --out app.tar"
+    )]
+    Save(Save),
     /// Copy an image from one place to another, without the store: all platforms of it, or those of --platform
     #[command(
         after_help = "With one --platform the copy is that image alone, without the index. With several it is an index of which not all is copied: \

@@ -117,8 +117,7 @@ impl Context {
         match self.backends.of(&uri) {
             Some(backend) if !backend.capabilities.push => {
                 let error = Error::config("this backend cannot write images");
-                let hint =
-                    "copy to oci:DIRECTORY:TAG; `tar -C DIRECTORY -cf FILE .` makes an oci-archive of that";
+                let hint = "`plyfold save IMAGE --out FILE` writes an archive; copy to oci:DIRECTORY:TAG";
                 Err(error.with_image(printable(image)).with_hint(hint))
             }
             _ => Ok(uri),

@@ -1,5 +1,6 @@
 //! Advice in words of the command: its verbs and flags.
 
+use crate::save::SaveFault;
 use crate::snapshot::SnapshotFault;
 use crate::{Advice, DocumentFault, Error, snapshot};
 
@@ -20,6 +21,9 @@ pub(crate) fn of(error: &Error) -> Option<String> {
     if let Some(SnapshotFault::InUse(_)) = error.detail() {
         let words = "end the virtual machine, and unmount the disk; --live saves it as a power cut would leave it, of a machine that is paused";
         return Some(words.to_owned());
+    }
+    if let Some(SaveFault::Index) = error.detail() {
+        return Some("choose one with --platform".to_owned());
     }
     let words = match error.advice() {
         Some(advice) => worded(advice),

@@ -72,6 +72,8 @@ mod progress;
 mod registry;
 mod resize;
 mod root_hashes;
+mod save;
+mod save_args;
 mod session;
 mod shown;
 mod size;
@@ -158,7 +160,7 @@ fn run(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Result<End
 
 async fn verb(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Result<ExitCode> {
     let Args { global, verb } = args;
-    let takes_several = matches!(verb, Verb::Copy { .. } | Verb::Load(_) | Verb::Push { .. });
+    let takes_several = matches!(verb, Verb::Copy { .. } | Verb::Load(_) | Verb::Push { .. } | Verb::Save(_));
     if let ([_, second, ..], false) = (global.platform.as_slice(), takes_several) {
         return Err(Error::config(format!("one platform is needed here, and {second} is another one")));
     }
@@ -191,6 +193,7 @@ async fn verb(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Res
         },
         Verb::Snapshot(verb) => snapshot::run(verb, session, terminal).await,
         Verb::Load(options) => load::load(&session.await?, options).await,
+        Verb::Save(options) => save::write(&session.await?, options).await,
         Verb::Export(options) => export::write(&session.await?, options).await,
         Verb::Copy { source, target, referrers, sparse } => {
             registry::copy_image(&context()?, &source, &target, sparse.into(), referrers).await

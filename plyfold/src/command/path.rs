@@ -29,11 +29,11 @@ pub(crate) fn refuse_foreign(word: &str, is_target: bool) -> Result<()> {
         "dir" | "file" | "oci-layout" | "ostree" | "sif" | "tarball" => (LAYOUT, LAYOUT),
         "containers-storage" | "podman" => (
             "`podman save --format oci-archive -o FILE.tar NAME` writes an archive, which plyfold reads as FILE.tar",
-            "copy to oci:DIRECTORY:TAG; `podman load` reads a tar of that directory",
+            "`plyfold save IMAGE --out FILE` writes an archive, which `podman load` reads",
         ),
         "docker-daemon" | "containerd" => (
             "`docker save -o FILE.tar NAME` writes an archive, which plyfold reads as FILE.tar",
-            "copy to oci:DIRECTORY:TAG; `docker load` reads a tar of that directory",
+            "`plyfold save IMAGE --out FILE` writes an archive, which `docker load` reads",
         ),
         "docker-image" => ("write docker://NAME", "write docker://NAME"),
         "http" | "https" | "oci+http" | "oci+https" => ("", ""),

@@ -18,9 +18,7 @@ fn hint(verb: &str) -> Option<&'static str> {
         "mount" | "create" => {
             "`plyfold materialize IMAGE --as erofs-merged --out DIR` makes block devices, and prints how to mount and boot them"
         }
-        "save" | "archive" => {
-            "archives are not written yet; `plyfold copy IMAGE oci:DIRECTORY:TAG` writes a layout directory"
-        }
+        "archive" => "`plyfold save IMAGE --out FILE` writes images as one archive",
         "checkpoint" | "restore" | "dump" => {
             "`plyfold snapshot save DIR NAME` saves the disks of an image with what a guest has written, `plyfold snapshot load NAME --out DIR` makes them again"
         }

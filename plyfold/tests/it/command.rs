@@ -251,7 +251,7 @@ fn failures() {
         "pull",
         "pull --json",
         "mount alpine",
-        "save alpine --json",
+        "archive alpine --json",
         "materialise alpine",
         "pull s3://bucket/image",
         "pull s3://bucket/image --json",

@@ -34,6 +34,7 @@ mod readme;
 mod registry;
 mod run;
 mod sample;
+mod saved;
 mod seeds;
 mod sets;
 mod snapshots;

@@ -1,0 +1,122 @@
+//! `save`: images as one archive.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::Path;
+
+use serde_json::json;
+use tokio::io::AsyncReadExt as _;
+use tokio::runtime::Handle;
+
+use super::image::Image;
+use super::path::Written;
+use super::pipe::Pipe;
+use super::progress::Doing;
+use super::save_args::{Form, Save};
+use super::session::Session;
+use super::size::Size;
+use super::suggestions;
+use super::terminal::Loudness;
+use crate::blocking::blocking;
+use crate::save::{SaveOptions, TarReader};
+use crate::{Error, Result};
+
+/// Bytes that are written at once.
+const PIECE: usize = 256 << 10;
+
+pub(crate) async fn write(session: &Session, options: Save) -> Result<()> {
+    let Save { images, out, format, no_docker_list, referrers, since, durably } = options;
+    let to_pipe = out == Path::new("-");
+    if to_pipe && session.terminal.json {
+        return Err(Error::config("--json and --out - both write to standard output"));
+    }
+    if to_pipe && io::stdout().is_terminal() {
+        let error = Error::config("refusing to write a tar to a terminal");
+        return Err(error.with_hint("write it to a file by --out FILE.tar, or to a pipe"));
+    }
+    if format == Form::Docker && no_docker_list {
+        return Err(Error::config("an archive of this form has nothing but Docker's list to be read by"));
+    }
+    let mut texts = Vec::with_capacity(images.len());
+    for image in &images {
+        texts.push(text(session, image, &out).await?);
+    }
+    let mut bases = Vec::with_capacity(since.len());
+    for base in &since {
+        bases.push(session.images.save_base(&of_base(session, base)?).await?);
+    }
+    let names: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let saved = session.context.telling(Doing::Copy, |progress| {
+        let options = SaveOptions {
+            docker_list: !no_docker_list,
+            form: format.into(),
+            platforms: session.context.only.clone(),
+            progress,
+            referrers,
+            retry: session.context.retry,
+            since: bases,
+            ..SaveOptions::default()
+        };
+        let (images, names, out) = (&session.images, &names, &out);
+        async move {
+            if to_pipe {
+                return piped(images.save(names, &options).await?).await.map(|()| None);
+            }
+            images.save_to(names, &options, out, durably.options()).await.map(Some)
+        }
+    });
+    let saved = saved.await?;
+    if format == Form::Docker && session.terminal.loudness > Loudness::Quiet {
+        session.terminal.say("note", "this form keeps the digests of configs, not those of manifests");
+    }
+    let Some(size) = saved else { return Ok(()) };
+    let digests = if format == Form::Docker { "config" } else { "all" };
+    let document = json!({ "images": texts, "path": out, "size": size, "digests": digests });
+    session.terminal.show(&document, || format!("{}  {}\n", out.display(), Size(size)))
+}
+
+/// An image as [`Images::save`](crate::Images::save) takes it: one of the store is there.
+async fn text(session: &Session, image: &str, out: &Path) -> Result<String> {
+    let image = session.context.image(image)?;
+    match &image {
+        Image::Name(name) => drop(suggestions::known(&session.images, name).await?),
+        Image::Uri(uri) => {
+            let location = crate::Location::parse(uri).ok();
+            let path = location.as_ref().map_or(uri.as_str(), |location| location.path_and_image().0);
+            Written::refuse_same(Path::new(path), out)?;
+        }
+    }
+    Ok(image.text())
+}
+
+/// What is left out, as [`Images::save_base`](crate::Images::save_base) takes it.
+fn of_base(session: &Session, base: &str) -> Result<String> {
+    let path = Path::new(base);
+    Ok(match base.strip_prefix("store:") {
+        Some(store) => format!("oci:{store}"),
+        None if session.context.backends.knows(base) => base.to_owned(),
+        None if path.is_dir() => format!("oci:{base}"),
+        None if path.is_file() => format!("docker-archive:{base}"),
+        None => session.context.image(base)?.text(),
+    })
+}
+
+/// Writes a stream to standard output.
+async fn piped(mut reader: TarReader) -> Result<()> {
+    let runtime = Handle::current();
+    blocking(move |stop| {
+        let (mut pipe, mut piece) = (Pipe::new(stop), vec![0; PIECE]);
+        let written = loop {
+            match runtime.block_on(reader.read(&mut piece)) {
+                Ok(0) => break pipe.flush().map_err(|e| Error::io("writing the tar", e)),
+                Ok(count) => {
+                    if let Err(e) = pipe.write_all(&piece[..count]) {
+                        break Err(Error::io("writing the tar", e));
+                    }
+                }
+                Err(e) => break Err(Error::from(e)),
+            }
+        };
+        pipe.outcome(written)
+    })
+    .await
+}

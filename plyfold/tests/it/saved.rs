@@ -1,0 +1,195 @@
+//! Archives that are written, and loaded again.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Read as _;
+use std::path::Path;
+use std::process::Stdio;
+
+use plyfold::atomic_file::FileOptions;
+use plyfold::save::{ArchiveForm, SaveOptions};
+use plyfold::{
+    CacheProviderExt as _, ErrorKind, ImageRegistry as _, Images, LoadOptions, MediaType, Platforms,
+    reference,
+};
+use plyfold_conformance::samples::{self, Sample};
+use tempfile::TempDir;
+use tokio::io::AsyncReadExt as _;
+
+use super::baseline;
+use super::run::Place;
+
+const NAME: &str = "registry.example/org/app:1.2";
+
+#[test]
+fn runs_are_as_they_were() {
+    let place = Place::new();
+    let text = [
+        place.run("save localhost/sample:latest --out {}/none.tar -q"),
+        place.run("load examples/sample -q --platform linux/amd64"),
+        place.run("save localhost/sample:latest --out {}/sample.tar"),
+        place.run("save localhost/sample:latest --out {}/same.tar -q --json"),
+        place.run("save localhost/sample:latest --out {}/docker.tar --format docker --platform linux/amd64"),
+        place.run("save localhost/sample:latest --out {}/delta.tar -q --since {}/sample.tar"),
+        place.run("save oci:examples/sample:latest --out {}/no.tar -q --format docker"),
+        place.run("save localhost/sample:latest --out - --json"),
+        place.run("save localhost/sample:latest --out {}/no.tar --format docker --no-docker-list"),
+        place.run("save localhost/sample:latest --out {}/no.tar -q --format docker --platform linux/amd64 --referrers"),
+        place.run("save oci-archive:{}/sample.tar --out {}/sample.tar"),
+        place.run("save oci-archive:{}/sample.tar --out {}/copied.tar -q --no-docker-list"),
+        place.run("pull localhost/sample:latest --platform linux/amd64 --platform linux/arm64"),
+        place.run("load {}/same.tar --store {}/other -q --platform linux/amd64"),
+        place.run("load {}/delta.tar --store {}/third -q --platform linux/amd64"),
+    ]
+    .concat();
+    baseline::check("plyfold/tests/it/runs/save.txt", text.as_bytes());
+    let read = |name: &str| fs::read(place.path(name)).unwrap();
+    assert!(read("sample.tar") == read("same.tar"));
+    let stores = |name: &String| name.starts_with("other/") || name.starts_with("third/");
+    let names: BTreeSet<_> = place.files().into_iter().filter(|name| !stores(name)).collect();
+    let expected = ["copied.tar", "delta.tar", "docker.tar", "same.tar", "sample.tar"];
+    assert_eq!(names, expected.iter().map(ToString::to_string).collect(), "and nothing temporary");
+}
+
+async fn open(folder: &Path) -> Images {
+    Images::open(folder).await.unwrap()
+}
+
+/// A store with a sample under [`NAME`].
+async fn stored(sample: &Sample) -> (TempDir, Images) {
+    let folder = tempfile::tempdir().unwrap();
+    let layout = folder.path().join("layout");
+    samples::write_layout(&layout, &[(NAME.to_owned(), sample)]).unwrap();
+    let images = open(&folder.path().join("store")).await;
+    images.load(&format!("oci:{}", layout.display()), LoadOptions::default()).await.unwrap();
+    (folder, images)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_saved_and_loaded_has_the_same_digests() {
+    let saved = SaveOptions::default();
+    for sample in samples::whole() {
+        let (folder, images) = stored(&sample).await;
+        let path = folder.path().join("saved.tar");
+        images.save_to(&[NAME], &saved, &path, FileOptions::default()).await.unwrap();
+        let mut stream = Vec::new();
+        images.save(&[NAME], &saved).await.unwrap().read_to_end(&mut stream).await.unwrap();
+        assert!(fs::read(&path).unwrap() == stream, "{}: the file is not the stream", sample.name);
+        let other = open(&folder.path().join("other")).await;
+        let loaded = other.load_from(&stream[..], LoadOptions::default()).await.unwrap();
+        assert_eq!(loaded.len(), 1, "{}: {loaded:?}", sample.name);
+        assert_eq!(loaded[0].reference.whole(), NAME, "{}", sample.name);
+        assert_eq!(loaded[0].digest, *sample.top.digest(), "{}", sample.name);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_old_form_keeps_the_config() {
+    let sample = samples::image();
+    let (folder, images) = stored(&sample).await;
+    let path = folder.path().join("saved.tar");
+    let form = SaveOptions { form: ArchiveForm::Docker, ..SaveOptions::default() };
+    images.save_to(&[NAME], &form, &path, FileOptions::default()).await.unwrap();
+    let other = open(&folder.path().join("other")).await;
+    let one = Platforms::One(sample.images[0].platform.parse().unwrap());
+    let one = LoadOptions { platforms: one, ..LoadOptions::default() };
+    let loaded = other.load(&format!("docker-archive:{}", path.display()), one).await.unwrap();
+    let source = other.source(loaded[0].image.as_ref().unwrap());
+    let config = plyfold::ImageSourceExt::config(&source).await.unwrap();
+    assert_eq!(config.descriptor().digest(), sample.images[0].config.digest());
+}
+
+/// A delta is loaded over what it leaves out, and by itself it lacks that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delta_is_loaded_over_its_base() {
+    let sample = samples::image();
+    let (folder, images) = stored(&sample).await;
+    let path = folder.path().join("delta.tar");
+    let base = images.save_base(NAME).await.unwrap();
+    let since = SaveOptions { since: vec![base], ..SaveOptions::default() };
+    images.save_to(&[NAME], &since, &path, FileOptions::default()).await.unwrap();
+    let archive = format!("oci-archive:{}", path.display());
+    let loaded = images.load(&archive, LoadOptions::default()).await.unwrap();
+    assert_eq!(loaded[0].digest, *sample.top.digest());
+    let other = open(&folder.path().join("other")).await;
+    let error = other.load(&archive, LoadOptions::default()).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::NotFound, "{error:?}");
+    assert!(other.list_cached().await.unwrap().is_empty());
+    // The content of the whole layout directory is a base, too.
+    let by_place =
+        images.save_base(&format!("oci:{}", folder.path().join("layout").display())).await.unwrap();
+    let since = SaveOptions { since: vec![by_place], ..SaveOptions::default() };
+    let again = folder.path().join("again.tar");
+    images.save_to(&[NAME], &since, &again, FileOptions::default()).await.unwrap();
+    let sizes = [&path, &again].map(|path| fs::metadata(path).unwrap().len());
+    assert_eq!(sizes[0], sizes[1], "both leave out the same layers");
+}
+
+/// What refers to an image comes with it, and is listed again where it is loaded.
+#[tokio::test(flavor = "multi_thread")]
+async fn referrers_are_saved_and_loaded() {
+    let sample = samples::image();
+    let (folder, images) = stored(&sample).await;
+    let name = reference::parse(NAME).unwrap();
+    let kind = MediaType::Other("application/spdx+json".to_owned());
+    let attached = images.cache().attach(&name, &sample.top, &kind, b"{\"spdxVersion\":1}").await.unwrap();
+    let path = folder.path().join("saved.tar");
+    for referrers in [false, true] {
+        let options = SaveOptions { referrers, ..SaveOptions::default() };
+        images.save_to(&[NAME], &options, &path, FileOptions::default()).await.unwrap();
+        let other = open(&folder.path().join(format!("other-{referrers}"))).await;
+        other.load(&format!("oci-archive:{}", path.display()), LoadOptions::default()).await.unwrap();
+        let listed = other.cache().as_registry().referrers(&name, sample.top.digest(), None).await.unwrap();
+        let listed: Vec<_> = listed.iter().map(|one| one.digest().clone()).collect();
+        let expected: Vec<_> = referrers.then(|| attached.digest().clone()).into_iter().collect();
+        assert_eq!(listed, expected);
+    }
+}
+
+/// A blob of the store that is not what it should be, in one of two ways: nothing is there afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_store_gives_no_archive() {
+    for cut in [false, true] {
+        let sample = samples::image();
+        let (folder, images) = stored(&sample).await;
+        let digest = sample.images[0].layers[0].descriptor.digest();
+        let blob = folder.path().join("store/blobs/sha256").join(digest.digest());
+        let mut bytes = fs::read(&blob).unwrap();
+        bytes[20] ^= 1;
+        let length = if cut { bytes.len() - 1 } else { bytes.len() };
+        fs::remove_file(&blob).unwrap();
+        fs::write(&blob, &bytes[..length]).unwrap();
+        let path = folder.path().join("saved.tar");
+        let saved = images.save_to(&[NAME], &SaveOptions::default(), &path, FileOptions::default()).await;
+        let error = saved.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Corrupt, "{error:?}");
+        assert_eq!(error.context("image"), Some(NAME));
+        let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|one| one.unwrap().file_name()).collect();
+        assert_eq!(left.len(), 2, "{left:?}");
+        let mut stream = Vec::new();
+        let mut reader = images.save(&[NAME], &SaveOptions::default()).await.unwrap();
+        let error = reader.read_to_end(&mut stream).await.unwrap_err();
+        assert_eq!(*plyfold::Error::from(error).kind(), ErrorKind::Corrupt);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_not_in_the_store_is_not_pulled() {
+    let folder = tempfile::tempdir().unwrap();
+    let images = open(&folder.path().join("store")).await;
+    let error = images.save(&[NAME], &SaveOptions::default()).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::NotFound, "{error:?}");
+}
+
+#[test]
+fn a_reader_that_closes_the_pipe_ends_it() {
+    let place = Place::new();
+    place.run("load examples/sample -q --platform linux/amd64");
+    let mut command = place.command(["save", "localhost/sample:latest", "--out", "-"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut start = [0; 100];
+    child.stdout.take().unwrap().read_exact(&mut start).unwrap();
+    assert!(start.starts_with(b"blobs/"));
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
