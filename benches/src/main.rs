@@ -2,6 +2,7 @@
 
 #![expect(clippy::print_stdout, reason = "a table on standard output is what this program is for")]
 
+mod archives;
 mod compressed;
 mod ext4;
 mod fuzz;
@@ -46,13 +47,17 @@ fn main() -> Result<()> {
             println!("{HEAD}");
             verity::compare(&Bench::from_env()?, &plyfold()?)
         }
+        [verb, image] if verb == "archives" => {
+            let image = image.to_str().ok_or("an image is text")?;
+            archives::compare(&Bench::from_env()?, &plyfold()?, image)
+        }
         [verb, image] if verb == "pull" => {
             let image = image.to_str().ok_or("an image is text")?;
             pull::compare(&Bench::from_env()?, &plyfold()?, image)
         }
         [verb, out, layers @ ..] if verb == "merge" => merge(Path::new(out), layers),
         [rootfs] => compare(Some(Path::new(rootfs))),
-        _ => Err("usage: plyfold-bench [ROOTFS.tar | fuzz TARGET SECONDS [NUMBER] | disks ROOTFS.tar | compressed ROOTFS.tar [ALGORITHM...] | ext4 ROOTFS.tar | store | verity | pull IMAGE]".into()),
+        _ => Err("usage: plyfold-bench [ROOTFS.tar | fuzz TARGET SECONDS [NUMBER] | disks ROOTFS.tar | compressed ROOTFS.tar [ALGORITHM...] | ext4 ROOTFS.tar | store | verity | pull IMAGE | archives DIR:TAG]".into()),
     }
 }
 

@@ -1,0 +1,30 @@
+//! Archives: `save` beside a copy of what it writes, and beside skopeo.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use crate::measure::{Bench, Goal, HEAD, Program, Result};
+
+/// Of an image that a layout directory has, `DIR:TAG`.
+pub(crate) fn compare(bench: &Bench, plyfold: &Path, image: &str) -> Result<()> {
+    let scratch = tempfile::tempdir()?;
+    let at = |name: &str| scratch.path().join(name);
+    let skopeo = env::var_os("SKOPEO").map_or_else(|| PathBuf::from("skopeo"), PathBuf::from);
+    let (store, uri) = (at("store"), format!("oci:{image}"));
+    let save = |form: &str| {
+        let save =
+            Program::new(plyfold).args(["save", &uri, "--quiet", "--no-sync", "--format", form, "--store"]);
+        save.arg(&store).arg("--out").out(&at("ours.tar"))
+    };
+    println!("{HEAD}");
+    save("oci").run()?;
+    std::fs::rename(at("ours.tar"), at("result.tar"))?;
+    let copy = Program::new("cp").arg("--reflink=never").arg(at("result.tar")).out(&at("theirs.tar"));
+    bench.compare("save beside cp", &save("oci"), &copy, Goal::Ratio(1.3))?;
+    let peer = |to: &str| {
+        let copy = Program::new(&skopeo).args(["copy", "--quiet", &uri]);
+        copy.out_as(&format!("{to}:"), &at("theirs.tar"))
+    };
+    bench.compare("save beside skopeo", &save("oci"), &peer("oci-archive"), Goal::Ratio(0.5))?;
+    bench.compare("save --format docker", &save("docker"), &peer("docker-archive"), Goal::Ratio(0.5))
+}
