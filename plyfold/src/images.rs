@@ -14,6 +14,7 @@ use plyfold_core::{
 };
 
 pub use load::LoadedImage;
+#[cfg(feature = "command")]
 pub(crate) use load::Spooled;
 
 mod files;
