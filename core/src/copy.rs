@@ -23,7 +23,8 @@ pub use self::options::{Copied, CopyFault, CopyJob, CopyOptions, Platforms, Spar
 /// `copy_a_to_b_preserves_digests_or_refuses`). All of it is one [`PushSession`]: a name is set only when everything is
 /// there, also beside a collection or a repair of the target.
 ///
-/// The last progress event is [`Event::Finished`], always: also when the future is dropped, unless it was never polled.
+/// The last progress event is [`Event::Finished`](crate::progress::Event::Finished), always: also when the future is dropped,
+/// unless it was never polled.
 ///
 /// # Errors
 /// [`Unsupported`](crate::ErrorKind::Unsupported) at once when the target stores nothing; otherwise those of both

@@ -49,7 +49,7 @@ pub struct CopyOptions {
     /// Where events go.
     pub progress: Progress,
     /// Copies what refers to the image, too: signatures, SBOMs, and what refers to those. Both ends have to list
-    /// [referrers](ImageRegistry::referrers), or nothing is copied. What of them is missing in the source is named by an
+    /// [referrers](crate::ImageRegistry::referrers), or nothing is copied. What of them is missing in the source is named by an
     /// error at the end, when everything else is copied.
     pub referrers: bool,
     /// What happens after a failed attempt.
