@@ -27,7 +27,7 @@ use crate::{Digest, Result};
 /// let mut file = tempfile::tempfile()?;
 /// let file = blocking(move |stop| contents.write(&mut file, stop).map(|()| file)).await?;
 /// assert!(file.metadata()?.len() >= 4 * 512);
-/// # plyfold_core::Result::Ok(())
+/// # Ok::<(), plyfold_core::Error>(())
 /// # })?;
 /// # Ok::<(), plyfold_core::Error>(())
 /// ```
