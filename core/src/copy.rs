@@ -10,8 +10,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use self::ends::{Counts, Ends};
-use self::engine::{Copier, REPAIRS};
-use crate::cache::MissingBlob;
+use self::engine::Copier;
 use crate::manifest::RawManifest;
 use crate::registry::{ImageRegistry, PushSession};
 use crate::{Descriptor, Digest, Error, Reference, Result, reference};
@@ -38,12 +37,7 @@ pub async fn copy(
     options: &CopyOptions,
 ) -> Result<Descriptor> {
     let jobs = [CopyJob { image: image.clone(), target: target.clone() }];
-    let copied = copy_all(from, &jobs, to, options).await?;
-    copied
-        .into_iter()
-        .next()
-        .map(|copied| copied.descriptor)
-        .ok_or_else(|| Error::config("nothing is copied"))
+    first(copy_all(from, &jobs, to, options).await?)
 }
 
 /// Copies several images from one backend into another, as [`copy`] does for one. All their content comes first, and each
@@ -73,12 +67,13 @@ pub(crate) async fn copy_without(
     absent: Vec<Digest>,
 ) -> Result<Descriptor> {
     let jobs = [CopyJob { image: image.clone(), target: target.clone() }];
-    let copied = Box::pin(copying(from, &jobs, to, options, &absent)).await?;
-    copied
-        .into_iter()
-        .next()
-        .map(|copied| copied.descriptor)
-        .ok_or_else(|| Error::config("nothing is copied"))
+    first(Box::pin(copying(from, &jobs, to, options, &absent)).await?)
+}
+
+/// What the only job has copied.
+fn first(copied: Vec<Copied>) -> Result<Descriptor> {
+    let first = copied.into_iter().next().map(|copied| copied.descriptor);
+    first.ok_or_else(|| Error::config("nothing is copied"))
 }
 
 async fn copying(
@@ -145,22 +140,17 @@ async fn name(copiers: &[Copier<'_>], raws: &[RawManifest]) -> Result<()> {
         let absent: Vec<Digest> = copiers.iter().flat_map(Copier::left_out).cloned().collect();
         if absent.is_empty() { to.push_names(&names).await } else { to.push_sparse(&names, &absent).await }
     };
-    for repairs in 0.. {
-        match first.ends.retrying("manifest", attempt).await {
-            // A repair of the target has moved damaged content away since it was found or stored there.
-            Err(e) if e.detail::<MissingBlob>().is_some() && repairs < REPAIRS => {}
-            outcome => {
-                outcome.map_err(|e| match copiers {
-                    [_] => e.with_image(first.ends.target).with_endpoint(to),
-                    _ => e.with_endpoint(to),
-                })?;
-                break;
-            }
-        }
+    let repair = || async {
         for (copier, raw) in copiers.iter().zip(raws) {
             copier.repair(raw).await?;
         }
-    }
+        Ok(())
+    };
+    let at = |e: Error| match copiers {
+        [_] => e.with_image(first.ends.target).with_endpoint(to),
+        _ => e.with_endpoint(to),
+    };
+    first.ends.repairing(attempt, repair, at).await?;
     for (copier, raw) in copiers.iter().zip(raws) {
         copier.ends.session.named(raw).await;
         copier.stored(raw);

@@ -13,7 +13,7 @@ use super::target::CacheTarget;
 use super::{CacheProvider, Lease, NameChange, attach, content};
 use crate::backend::Opened;
 use crate::copy::CopyOptions;
-use crate::copy::ends::{Counts, Ends};
+use crate::copy::ends::{Counts, Ends, REPAIRS};
 use crate::manifest::{RawManifest, limits};
 use crate::progress::Event;
 use crate::registry::PushSession;
@@ -22,9 +22,6 @@ use crate::{Blob, BlobRange, Descriptor, ErrorKind, Reference, Result, reference
 pub use self::list::{ListedImage, list_images};
 pub use self::look::MissingContent;
 pub use self::options::{LoadOptions, Loaded};
-
-/// How often content is stored again that is gone when the names are set: a repair may have moved it away.
-const REPAIRS: usize = 8;
 
 /// The body of `image_load`.
 pub(super) async fn load(

@@ -13,6 +13,10 @@ use crate::progress::Event;
 use crate::registry::{ImageRegistry, ImageRegistryExt, PushSession};
 use crate::{Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Reference, Result, reference};
 
+/// How often content is stored again that a document needs, and that is gone from the target when the document is
+/// stored.
+pub(crate) const REPAIRS: usize = 8;
+
 /// An image where it is and where it goes.
 #[derive(Clone, Copy)]
 pub(crate) struct Ends<'a> {
@@ -66,7 +70,7 @@ impl Counts {
 impl Ends<'_> {
     /// The document of a tag that may be beside the image.
     pub(crate) async fn tagged(&self, tag: &str) -> Result<Option<RawManifest>> {
-        let name = beside(self.image, tag);
+        let name = reference::tagged(self.image, tag.to_owned());
         match self.retrying("manifest", || self.from.fetch_raw(&name)).await {
             // There is no such tag; one whose document is missing is another matter.
             Err(e) if *e.kind() == ErrorKind::NotFound && e.detail::<MissingBlob>().is_none() => Ok(None),
@@ -168,6 +172,27 @@ impl Ends<'_> {
         Blob::new(&descriptor, told)
     }
 
+    /// Stores documents by `attempt`, and what they need by `repair` when that is gone. `at` says of an attempt's error where it is.
+    pub(super) async fn repairing<A, R>(
+        &self,
+        attempt: impl Fn() -> A,
+        repair: impl Fn() -> R,
+        at: impl Fn(Error) -> Error,
+    ) -> Result<()>
+    where
+        A: Future<Output = Result<()>>,
+        R: Future<Output = Result<()>>,
+    {
+        for repairs in 0.. {
+            match self.retrying("manifest", &attempt).await {
+                // A repair of the target has moved damaged content away since it was found or stored there.
+                Err(e) if e.detail::<MissingBlob>().is_some() && repairs < REPAIRS => repair().await?,
+                outcome => return outcome.map_err(at),
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) async fn retrying<T, F>(&self, what: &str, attempt: impl Fn() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
@@ -182,16 +207,4 @@ pub(crate) fn of_source(error: Error, digest: &Digest) -> Error {
         ErrorKind::NotFound => error.with_detail(MissingBlob(digest.clone())),
         _ => error,
     }
-}
-
-/// The tags under which cosign keeps what belongs to a document where there are no referrers.
-pub(crate) fn cosign_tags(subject: &Digest) -> impl Iterator<Item = String> {
-    let stem = subject.as_ref().replacen(':', "-", 1);
-    let tags = ["sig", "att", "sbom"].map(|ending| format!("{stem}.{ending}"));
-    tags.into_iter().filter(|tag| reference::is_tag(tag))
-}
-
-/// The name of a tag in the repository of an image.
-pub(crate) fn beside(image: &Reference, tag: &str) -> Reference {
-    Reference::with_tag(image.registry().to_owned(), image.repository().to_owned(), tag.to_owned())
 }

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use futures_util::future::BoxFuture;
 
 use super::documents::{Batch, Documents};
-use super::ends::{Ends, beside, cosign_tags, of_source};
+use super::ends::{Ends, of_source};
 use super::options::{CopyFault, Platforms, Sparse};
 use super::subset;
 use crate::cache::MissingBlob;
@@ -23,10 +23,6 @@ pub(super) struct Copier<'a> {
     /// Indexes that list less than in the source, by their digests.
     rewritten: HashMap<Digest, RawManifest>,
 }
-
-/// How often content is stored again that a document needs, and that is gone from the target when the document is
-/// stored.
-pub(super) const REPAIRS: usize = 8;
 
 impl<'a> Copier<'a> {
     pub(super) fn new(ends: Ends<'a>) -> Self {
@@ -168,19 +164,14 @@ impl<'a> Copier<'a> {
     where
         F: Future<Output = Result<()>>,
     {
-        for repairs in 0.. {
-            match self.ends.retrying("manifest", &attempt).await {
-                // A repair of the target has moved damaged content away since it was found or stored there.
-                Err(e) if e.detail::<MissingBlob>().is_some() && repairs < REPAIRS => {}
-                pushed => {
-                    pushed.map_err(|e| e.with_image(self.ends.target).with_endpoint(self.ends.to))?;
-                    break;
-                }
-            }
+        let repair = || async {
             for raw in documents {
                 self.repair(raw).await?;
             }
-        }
+            Ok(())
+        };
+        let at = |e: Error| e.with_image(self.ends.target).with_endpoint(self.ends.to);
+        self.ends.repairing(attempt, repair, at).await?;
         let mut known = self.documents();
         for raw in documents {
             known.store(raw.digest().clone());
@@ -213,9 +204,9 @@ impl<'a> Copier<'a> {
                 self.store(std::mem::take(batch)).await?;
             }
         }
-        for tag in cosign_tags(subject) {
+        for tag in reference::cosign_tags(subject) {
             let Some(raw) = self.there(self.tagged(&tag).await)?.flatten() else { continue };
-            self.push(&beside(self.ends.target, &tag), &raw).await?;
+            self.push(&reference::tagged(self.ends.target, tag), &raw).await?;
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use super::LoadOptions;
 use crate::backend::Opened;
 use crate::manifest::{Document, RawManifest, is_document, limits};
 use crate::registry::PushSession;
@@ -26,10 +27,7 @@ pub struct ListedImage {
 /// # Errors
 /// As [`Opened::images`], and those of its documents; [`NotFound`](crate::ErrorKind::NotFound) when there is no image.
 pub async fn list_images(from: &Opened) -> Result<Vec<ListedImage>> {
-    let names = match &from.reference {
-        Some(reference) => vec![reference.clone()],
-        None => from.images().await?,
-    };
+    let names = super::wanted(from, &LoadOptions::default()).await?;
     if names.is_empty() {
         return Err(from.nameless());
     }

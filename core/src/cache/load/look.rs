@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use super::options::LoadOptions;
 use crate::cache::{CacheProvider, MissingBlob, content};
 use crate::copy::Platforms;
-use crate::copy::ends::{Ends, beside, cosign_tags};
+use crate::copy::ends::Ends;
 use crate::copy::subset;
 use crate::manifest::{Document, RawManifest, is_document, is_foreign, limits};
 use crate::progress::Event;
@@ -293,11 +293,11 @@ impl<'a> Look<'a> {
                 self.referrer(&referrer).await?;
             }
             let cosign = self.cosign;
-            for tag in cosign_tags(&subject).filter(|_| cosign) {
+            for tag in reference::cosign_tags(&subject).filter(|_| cosign) {
                 let tagged = self.ends.tagged(&tag).await;
                 let Some(raw) = self.there(tagged)?.flatten() else { continue };
                 self.document(&raw, None, limits::NESTING).await?;
-                self.found.tops.push((beside(image, &tag), raw.descriptor().clone()));
+                self.found.tops.push((reference::tagged(image, tag), raw.descriptor().clone()));
             }
         }
         Ok(())
