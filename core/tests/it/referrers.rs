@@ -217,7 +217,7 @@ async fn what_is_missing_of_the_referrers_is_named() {
     for raw in [&without_layer, &missing, &sound] {
         put(&registry, raw);
     }
-    let lost = Lost(registry, missing.digest().clone());
+    let lost = Altered { inner: registry, lost: Some(missing.digest().clone()), untagged: Vec::new() };
     let target = MemoryRegistry::new("target");
     let options = CopyOptions { referrers: true, ..CopyOptions::default() };
     let error = copy(&lost, &name(IMAGE), &target, &name(IMAGE), &options).await.unwrap_err();
@@ -249,25 +249,41 @@ async fn what_is_missing_of_the_referrers_is_named() {
     assert_eq!(cache.image_load(&opened, &without).await.unwrap().len(), 1);
 }
 
-/// A registry that lists a document which it does not have.
+/// A registry that lists a document which it does not have, and images without a name.
 #[derive(Clone, Debug)]
-struct Lost(MemoryRegistry, Digest);
+struct Altered {
+    inner: MemoryRegistry,
+    lost: Option<Digest>,
+    untagged: Vec<Reference>,
+}
 
 #[async_trait]
-impl ImageRegistry for Lost {
+impl ImageRegistry for Altered {
     async fn manifest(&self, reference: &Reference) -> Result<RawManifest> {
-        if reference.digest() == Some(self.1.as_ref()) {
+        if self.lost.as_ref().is_some_and(|lost| reference.digest() == Some(lost.as_ref())) {
             return Err(Error::not_found("no such manifest"));
         }
-        self.0.manifest(reference).await
+        self.inner.manifest(reference).await
     }
 
     async fn blob(&self, reference: &Reference, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
-        self.0.blob(reference, blob, range).await
+        self.inner.blob(reference, blob, range).await
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.0.capabilities()
+        self.inner.capabilities()
+    }
+
+    async fn untagged(&self) -> Result<Vec<Reference>> {
+        Ok(self.untagged.clone())
+    }
+
+    async fn repositories(&self, page: Page) -> Result<plyfold_core::Names> {
+        self.inner.repositories(page).await
+    }
+
+    async fn tags(&self, repository: &str, page: Page) -> Result<plyfold_core::Names> {
+        self.inner.tags(repository, page).await
     }
 
     async fn referrers(
@@ -276,64 +292,19 @@ impl ImageRegistry for Lost {
         subject: &Digest,
         artifact_type: Option<&MediaType>,
     ) -> Result<Vec<Descriptor>> {
-        self.0.referrers(reference, subject, artifact_type).await
+        self.inner.referrers(reference, subject, artifact_type).await
     }
 }
 
-impl fmt::Display for Lost {
+impl fmt::Display for Altered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.inner.fmt(f)
     }
 }
 
 /// What refers to an image comes with it, and is not loaded as an image of its own.
 #[tokio::test]
 async fn a_referrer_without_a_name_is_loaded_once() {
-    #[derive(Clone, Debug)]
-    struct Untagged(MemoryRegistry, Vec<Reference>);
-
-    #[async_trait]
-    impl ImageRegistry for Untagged {
-        async fn manifest(&self, reference: &Reference) -> Result<RawManifest> {
-            self.0.manifest(reference).await
-        }
-
-        async fn blob(&self, reference: &Reference, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
-            self.0.blob(reference, blob, range).await
-        }
-
-        fn capabilities(&self) -> Capabilities {
-            self.0.capabilities()
-        }
-
-        async fn untagged(&self) -> Result<Vec<Reference>> {
-            Ok(self.1.clone())
-        }
-
-        async fn repositories(&self, page: Page) -> Result<plyfold_core::Names> {
-            self.0.repositories(page).await
-        }
-
-        async fn tags(&self, repository: &str, page: Page) -> Result<plyfold_core::Names> {
-            self.0.tags(repository, page).await
-        }
-
-        async fn referrers(
-            &self,
-            reference: &Reference,
-            subject: &Digest,
-            artifact_type: Option<&MediaType>,
-        ) -> Result<Vec<Descriptor>> {
-            self.0.referrers(reference, subject, artifact_type).await
-        }
-    }
-
-    impl fmt::Display for Untagged {
-        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            self.0.fmt(f)
-        }
-    }
-
     let registry = MemoryRegistry::new("untagged");
     let subject = image(&registry).await;
     let absent = Descriptor::new(MediaType::ImageManifest, 2, digest::sha256(b"{}"));
@@ -344,7 +315,8 @@ async fn a_referrer_without_a_name_is_loaded_once() {
         untagged.push(reference::by_digest(&name(IMAGE), raw.digest()));
     }
     let alone = untagged[1].clone();
-    let opened = Opened { registry: Box::new(Untagged(registry, untagged)), reference: None };
+    let altered = Altered { inner: registry, lost: None, untagged };
+    let opened = Opened { registry: Box::new(altered), reference: None };
     let cache = MemoryCache::new().unwrap();
     let loaded = cache.image_load(&opened, &LoadOptions::default()).await.unwrap();
     let loaded: Vec<&Reference> = loaded.iter().map(|image| &image.reference).collect();
