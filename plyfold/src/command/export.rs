@@ -1,35 +1,25 @@
 //! `export`: an image's root file system as one tar.
 
-use std::io::{self, BufWriter, IsTerminal as _};
-use std::path::Path;
+use std::io::BufWriter;
 
 use crate::atomic_file::AtomicFile;
 use crate::blocking::blocking;
-use crate::{Error, ImageSourceExt as _, Location, PullOptions, Result, flatten};
+use crate::{ImageSourceExt as _, PullOptions, Result, flatten};
 use serde_json::json;
 use tokio::runtime::Handle;
 
 use super::args::Export;
 use super::path::Written;
-use super::pipe::Pipe;
+use super::pipe::{self, Pipe};
 use super::session::Session;
 use super::size::Size;
 
 /// Writes the image, which is pulled if need be, with whiteouts applied.
 pub(crate) async fn write(session: &Session, options: Export) -> Result<()> {
     let Export { image, out, bounds, durably } = options;
-    let to_pipe = out == Path::new("-");
-    if to_pipe && session.terminal.json {
-        return Err(Error::config("--json and --out - both write to standard output"));
-    }
-    if to_pipe && io::stdout().is_terminal() {
-        let error = Error::config("refusing to write a tar to a terminal");
-        return Err(error.with_hint("write it to a file by --out FILE.tar, or to a pipe"));
-    }
+    let to_pipe = pipe::is_meant(&out, session.terminal)?;
     if !to_pipe {
-        let location = Location::parse(&image).ok();
-        let path = location.as_ref().map_or(&*image, |location| location.path_and_image().0);
-        Written::refuse_same(Path::new(path), &out)?;
+        Written::refuse_same_image(&image, &out)?;
     }
     let image = session.pull(&image, None, PullOptions::default()).await?;
     let source = session.images.source(&image);

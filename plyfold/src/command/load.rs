@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::layer::refuse_terminal;
+use super::layer::{Input, refuse_terminal};
 use super::load_args::Load;
 use super::progress::Doing;
 use super::session::Session;
@@ -61,9 +61,9 @@ async fn opened(session: &Session, options: &Load) -> Result<(String, Option<Spo
     Ok(match archive {
         "-" if options.list || !options.images.is_empty() => {
             let folder = session.images.temporary();
-            let file = blocking(move |_| {
+            let file = blocking(move |stop| {
                 let mut file = temporary_file(&folder)?;
-                io::copy(&mut io::stdin().lock(), &mut file)
+                io::copy(&mut Input::open(Path::new("-"), stop)?, &mut file)
                     .map_err(|e| Error::io("writing standard input to a temporary file", e))?;
                 Ok(file)
             });

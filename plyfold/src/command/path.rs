@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use crate::disk_file::format_of;
-use crate::{Error, Result, printable, reference};
+use crate::{Error, Location, Result, printable, reference};
 use tar::Header;
 
 /// How the file names of archives end, before a tag.
@@ -115,6 +115,13 @@ impl<'a> Written<'a> {
             return Err(error.with_hint("name another file by --out"));
         }
         Ok(())
+    }
+
+    /// The same of an image that may be a URI with a path.
+    pub(crate) fn refuse_same_image(image: &str, out: &Path) -> Result<()> {
+        let location = Location::parse(image).ok();
+        let path = location.as_ref().map_or(image, |location| location.path_and_image().0);
+        Self::refuse_same(Path::new(path), out)
     }
 
     /// Whether it is called as such files are. `host.example/app.tar` is in a registry, unless there is such a

@@ -1,9 +1,26 @@
 //! Standard output as a file that is written piece by piece.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
+use std::path::Path;
 
-use crate::Result;
+use super::terminal::Terminal;
 use crate::blocking::Stop;
+use crate::{Error, Result};
+
+/// Whether a tar is to go to standard output, which is `-`: not to a terminal, and not beside a document.
+pub(crate) fn is_meant(out: &Path, terminal: Terminal) -> Result<bool> {
+    if out != Path::new("-") {
+        return Ok(false);
+    }
+    if terminal.json {
+        return Err(Error::config("--json and --out - both write to standard output"));
+    }
+    if io::stdout().is_terminal() {
+        let error = Error::config("refusing to write a tar to a terminal");
+        return Err(error.with_hint("write it to a file by --out FILE.tar, or to a pipe"));
+    }
+    Ok(true)
+}
 
 /// Standard output, until the work is cancelled.
 pub(crate) struct Pipe {

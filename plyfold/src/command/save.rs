@@ -1,6 +1,6 @@
 //! `save`: images as one archive.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::path::Path;
 
 use serde_json::json;
@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 
 use super::image::Image;
 use super::path::Written;
-use super::pipe::Pipe;
+use super::pipe::{self, Pipe};
 use super::progress::Doing;
 use super::save_args::{Form, Save};
 use super::session::Session;
@@ -25,14 +25,7 @@ const PIECE: usize = 256 << 10;
 
 pub(crate) async fn write(session: &Session, options: Save) -> Result<()> {
     let Save { images, out, format, no_docker_list, referrers, since, durably } = options;
-    let to_pipe = out == Path::new("-");
-    if to_pipe && session.terminal.json {
-        return Err(Error::config("--json and --out - both write to standard output"));
-    }
-    if to_pipe && io::stdout().is_terminal() {
-        let error = Error::config("refusing to write a tar to a terminal");
-        return Err(error.with_hint("write it to a file by --out FILE.tar, or to a pipe"));
-    }
+    let to_pipe = pipe::is_meant(&out, session.terminal)?;
     if format == Form::Docker && no_docker_list {
         return Err(Error::config("an archive of this form has nothing but Docker's list to be read by"));
     }
@@ -79,11 +72,7 @@ async fn text(session: &Session, image: &str, out: &Path) -> Result<String> {
     let image = session.context.image(image)?;
     match &image {
         Image::Name(name) => drop(suggestions::known(&session.images, name).await?),
-        Image::Uri(uri) => {
-            let location = crate::Location::parse(uri).ok();
-            let path = location.as_ref().map_or(uri.as_str(), |location| location.path_and_image().0);
-            Written::refuse_same(Path::new(path), out)?;
-        }
+        Image::Uri(uri) => Written::refuse_same_image(uri, out)?,
     }
     Ok(image.text())
 }
