@@ -33,6 +33,12 @@ pub const LAYOUT_LIMIT: u64 = 4 << 10;
 /// The content of an `oci-layout` file.
 pub const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 
+/// The path of a blob in a layout (OCI image spec, `image-layout.md`, "Blobs"). A digest has been parsed: it has no characters that
+/// could lead elsewhere.
+pub fn blob_name(digest: &Digest) -> String {
+    format!("blobs/{}/{}", digest.algorithm(), digest.digest())
+}
+
 /// Checks the content of an `oci-layout` file.
 ///
 /// # Errors

@@ -264,17 +264,20 @@ type Rank = (u16, usize);
 
 fn rank(child: &Descriptor, wanted: &Platform) -> Option<Rank> {
     const UNDECIDED: Rank = (256, 0);
-    let annotations = child.annotations().as_ref();
-    if annotations.is_some_and(|map| map.contains_key("vnd.docker.reference.type")) {
+    if is_attestation(child) {
         return None;
     }
     let Some(document) = child.platform() else { return Some(UNDECIDED) };
     let offered = Platform::from(document);
-    if offered.is_unknown() {
-        return None;
-    }
     let unused = wanted.features.len().saturating_sub(offered.features.len());
     Some((wanted.distance(&offered)?.into(), unused))
+}
+
+/// Whether a child of an index is an attestation about another one, as `BuildKit` marks it.
+pub(crate) fn is_attestation(child: &Descriptor) -> bool {
+    let is_marked =
+        child.annotations().as_ref().is_some_and(|map| map.contains_key("vnd.docker.reference.type"));
+    is_marked || child.platform().as_ref().is_some_and(|platform| Platform::from(platform).is_unknown())
 }
 
 /// The platforms of an index's children, for [`PlatformNotFound`](crate::ErrorKind::PlatformNotFound).

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use plyfold_core::blocking::Stop;
 use plyfold_core::manifest::limits;
+use plyfold_core::save::DELTA;
 use plyfold_core::{Advice, Descriptor, Digest, Error, RawManifest, Reference, Result, printable, reference};
 
 use crate::Config;
@@ -12,9 +13,6 @@ use crate::docker::{self, DockerImage};
 use crate::members::{Member, Members};
 use crate::oci::OciImages;
 use crate::spool;
-
-/// What says of a delta archive what it was made against.
-const DELTA: &str = "plyfold-delta.json";
 
 /// How many bases of a delta are named.
 const BASES: usize = 20;

@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use plyfold_core::save::DELTA;
 use plyfold_core::{Error, Result, Size, printable};
 use tar::EntryType;
 
@@ -23,8 +24,7 @@ const HEADERS: u64 = 1 << 20;
 const LINKS: usize = 40;
 
 /// The documents an archive is read by: a second one of the same name would mean a second archive.
-const DOCUMENTS: [&str; 5] =
-    ["index.json", "manifest.json", "oci-layout", "plyfold-delta.json", "repositories"];
+const DOCUMENTS: [&str; 5] = ["index.json", "manifest.json", "oci-layout", DELTA, "repositories"];
 
 /// The members of an archive by name.
 #[derive(Clone, Debug)]

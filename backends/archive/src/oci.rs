@@ -6,7 +6,9 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 use plyfold_core::cache::MissingBlob;
-use plyfold_core::layout_index::{INDEX_LIMIT, IndexReferrers, LAYOUT_LIMIT, LayoutIndex, check_layout};
+use plyfold_core::layout_index::{
+    INDEX_LIMIT, IndexReferrers, LAYOUT_LIMIT, LayoutIndex, blob_name, check_layout,
+};
 use plyfold_core::manifest::{Document, limits};
 use plyfold_core::{Descriptor, Digest, RawManifest, Reference, Result, reference};
 
@@ -136,9 +138,4 @@ impl OciImages {
         let content = self.members.document(&blob_name(descriptor.digest()), limits::MANIFEST)?;
         content.map(|bytes| RawManifest::described(bytes, descriptor)).transpose()
     }
-}
-
-/// OCI image spec, `image-layout.md#blobs`. A parsed digest has no characters that could lead elsewhere.
-fn blob_name(digest: &Digest) -> String {
-    format!("blobs/{}/{}", digest.algorithm(), digest.digest())
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use plyfold_core::layout_index::{self, INDEX_LIMIT, LAYOUT_LIMIT, LayoutIndex};
+use plyfold_core::layout_index::{self, INDEX_LIMIT, LAYOUT_LIMIT, LayoutIndex, blob_name};
 use plyfold_core::{Advice, Descriptor, Digest, Error, ErrorKind, Mismatch, Result, Size, digest};
 use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatVfsMountFlags};
 use rustix::io::Errno;
@@ -149,7 +149,7 @@ impl Root {
     /// What stands where a blob belongs.
     pub(crate) fn stat_blob(&self, digest: &Digest) -> Result<PathKind> {
         digest::supported(digest)?;
-        Ok(self.find(&blob_path(digest))?.1)
+        Ok(self.find(blob_name(digest).as_ref())?.1)
     }
 
     /// The size of a blob; `None` when there is no regular file in its place.
@@ -184,13 +184,13 @@ impl Root {
 
     /// Where a blob belongs.
     pub(crate) fn blob_path(&self, digest: &Digest) -> PathBuf {
-        self.path.join(blob_path(digest))
+        self.path.join(blob_name(digest))
     }
 
     /// A blob's file, of whatever size.
     pub(crate) fn open_file(&self, digest: &Digest) -> Result<Option<(File, u64)>> {
         digest::supported(digest)?;
-        self.open(&blob_path(digest))
+        self.open(blob_name(digest).as_ref())
     }
 
     /// What is in the place of `oci-layout` or `index.json`, whatever it says.
@@ -329,11 +329,6 @@ impl Root {
     fn nofollow(&self) -> OFlags {
         if self.follow { OFlags::empty() } else { OFlags::NOFOLLOW }
     }
-}
-
-/// A parsed digest has no path separators: the path stays in the folder.
-fn blob_path(digest: &Digest) -> PathBuf {
-    ["blobs", digest.algorithm().as_ref(), digest.digest()].iter().collect()
 }
 
 fn read(file: File, size: u64, name: &str, limit: u64) -> Result<Bytes> {

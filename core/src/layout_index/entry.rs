@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::{Descriptor, Platform, Reference, Result, go_json, reference, strict};
+use crate::{Descriptor, Reference, Result, go_json, platform, reference, strict};
 
 /// The full name of an image, as containerd and Docker write it.
 pub const CONTAINERD_NAME: &str = "io.containerd.image.name";
@@ -16,8 +16,6 @@ pub const CONTAINERD_NAME: &str = "io.containerd.image.name";
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// Marks a name that is never evicted.
 pub const PINNED: &str = "dev.plyfold.image.pinned";
-/// What `BuildKit` marks its attestations with.
-const ATTESTATION: &str = "vnd.docker.reference.type";
 
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
@@ -75,8 +73,7 @@ impl Entry {
 
     /// Whether it belongs to another image, as the attestations of `BuildKit` do.
     pub(super) fn is_attestation(&self) -> bool {
-        let platform = self.descriptor.platform().as_ref();
-        self.annotation(ATTESTATION).is_some() || platform.is_some_and(|one| Platform::from(one).is_unknown())
+        platform::is_attestation(&self.descriptor)
     }
 
     /// What no other entry of an index of one image has: the platform; `None` without one.

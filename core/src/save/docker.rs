@@ -54,7 +54,7 @@ pub(super) async fn members(
 
 /// The error for a name that no image has.
 fn refused(gathered: &Gathered, descriptor: &crate::Descriptor) -> Result<crate::Error> {
-    let bytes = gathered.documents.get(&super::member::path_of(descriptor.digest()));
+    let bytes = gathered.documents.get(&crate::layout_index::blob_name(descriptor.digest()));
     let bytes = bytes.cloned().unwrap_or_default();
     let raw = crate::manifest::RawManifest::described(bytes, descriptor)?;
     match raw.image().map(|manifest| (check_is_image(manifest), manifest)) {

@@ -3,7 +3,7 @@
 use oci_spec::image::ImageManifest;
 use serde_json::{Map, Value, json};
 
-use super::member::path_of;
+use crate::layout_index::blob_name;
 use crate::manifest::{canonical_json, limits};
 use crate::{Digest, Error, Reference, Result, reference};
 
@@ -37,7 +37,7 @@ impl DockerList {
 
     /// Lists an image whose blobs are those of a layout, once; with a name that has a tag no other image has that tag any more.
     pub fn set(&mut self, name: &Reference, manifest: &ImageManifest) {
-        let path = |digest: &Digest| Value::String(path_of(digest));
+        let path = |digest: &Digest| Value::String(blob_name(digest));
         let layers = manifest.layers().iter().map(|layer| path(layer.digest()));
         self.insert(name, path(manifest.config().digest()), layers.collect());
     }

@@ -6,12 +6,13 @@ use futures_util::future::BoxFuture;
 use oci_spec::image::ImageIndex;
 use serde_json::json;
 
-use super::member::path_of;
 use super::options::{SaveFault, SaveOptions};
 use crate::cache::lease::Lease;
+use crate::copy::subset::{SUBJECT, annotation};
+use crate::layout_index::blob_name;
 use crate::manifest::{Document, RawManifest, canonical_json, check_is_image, descriptor_json, limits};
 use crate::progress::Event;
-use crate::registry::ImageRegistry;
+use crate::registry::{ImageRegistry, PushSession};
 use crate::{
     Descriptor, Digest, Error, ErrorKind, MediaType, Platform, Reference, Result, Size, digest, platform,
     reference, referrers, select,
@@ -19,10 +20,6 @@ use crate::{
 
 /// Bytes of all manifests and indexes of one archive: they are kept in memory.
 const DOCUMENTS: u64 = 64 << 20;
-/// Blobs and documents of one archive.
-const BLOBS: usize = 100_000;
-/// What the attestations of `BuildKit` name their subject by.
-const SUBJECT: &str = "vnd.docker.reference.digest";
 
 /// An image that is saved, and where it is.
 #[derive(Clone, Debug)]
@@ -173,7 +170,7 @@ impl Walk<'_> {
 
     /// A document that another one lists.
     async fn child(&self, image: &SaveImage, child: &Descriptor) -> Result<RawManifest> {
-        if let Some(bytes) = self.gathered.documents.get(&path_of(child.digest())) {
+        if let Some(bytes) = self.gathered.documents.get(&blob_name(child.digest())) {
             return RawManifest::described(bytes.clone(), child);
         }
         self.retrying(child.digest(), || select::child(&*image.registry, &image.image, child)).await
@@ -181,7 +178,7 @@ impl Walk<'_> {
 
     fn add(&mut self, raw: &RawManifest) -> Result<()> {
         digest::supported(raw.digest())?;
-        if self.gathered.documents.insert(path_of(raw.digest()), raw.bytes().clone()).is_none() {
+        if self.gathered.documents.insert(blob_name(raw.digest()), raw.bytes().clone()).is_none() {
             self.bytes += raw.descriptor().size();
         }
         self.types.insert(raw.digest().clone(), raw.descriptor().media_type().clone());
@@ -192,8 +189,8 @@ impl Walk<'_> {
     }
 
     fn check_count(&self) -> Result<()> {
-        if self.gathered.documents.len() + self.gathered.blobs.len() > BLOBS {
-            return Err(SaveFault::Documents(format!("{BLOBS} blobs")).into());
+        if self.gathered.documents.len() + self.gathered.blobs.len() > PushSession::LIMIT {
+            return Err(SaveFault::Documents(format!("{} blobs", PushSession::LIMIT)).into());
         }
         Ok(())
     }
@@ -204,12 +201,12 @@ impl Walk<'_> {
         let is_there =
             |blob: &Descriptor| self.options.since.iter().any(|base| base.content.contains(blob.digest()));
         for layer in manifest.layers().iter().filter(|layer| is_there(layer)) {
-            self.gathered.absent.insert(path_of(layer.digest()), layer.clone());
+            self.gathered.absent.insert(blob_name(layer.digest()), layer.clone());
         }
         let layers = manifest.layers().iter().filter(|layer| !is_there(layer));
         for blob in layers.chain([manifest.config()]) {
             digest::supported(blob.digest())?;
-            self.gathered.blobs.entry(path_of(blob.digest())).or_insert_with(|| (blob.clone(), at));
+            self.gathered.blobs.entry(blob_name(blob.digest())).or_insert_with(|| (blob.clone(), at));
         }
         self.check_count()
     }
@@ -225,9 +222,9 @@ impl Walk<'_> {
         }
         let first = self.options.platforms.first().cloned().unwrap_or_default();
         let preferred = platform::candidates(index.manifests(), &first);
-        let others = index.manifests().iter().filter(|child| !is_attestation(child));
+        let others = index.manifests().iter().filter(|child| !platform::is_attestation(child));
         preferred.into_iter().chain(others).find_map(|child| {
-            let bytes = self.gathered.documents.get(&path_of(child.digest()))?;
+            let bytes = self.gathered.documents.get(&blob_name(child.digest()))?;
             self.chosen(&RawManifest::described(bytes.clone(), child).ok()?, seen)
         })
     }
@@ -303,14 +300,8 @@ fn wanted<'a>(index: &'a ImageIndex, platforms: &[Platform]) -> Result<Vec<&'a D
         chosen.extend(exact.first().into_iter().chain(&undecided).map(|child| child.digest()));
     }
     let of_chosen = |child: &&Descriptor| {
-        let subject = child.annotations().as_ref().and_then(|map| map.get(SUBJECT));
-        subject.is_some_and(|subject| chosen.iter().any(|digest| digest.as_ref() == subject.as_str()))
+        let subject = annotation(child, SUBJECT);
+        subject.is_some_and(|subject| chosen.iter().any(|digest| digest.as_ref() == subject))
     };
     Ok(children.iter().filter(|child| chosen.contains(child.digest()) || of_chosen(child)).collect())
-}
-
-fn is_attestation(child: &Descriptor) -> bool {
-    let is_marked =
-        child.annotations().as_ref().is_some_and(|map| map.contains_key("vnd.docker.reference.type"));
-    is_marked || child.platform().as_ref().is_some_and(|platform| Platform::from(platform).is_unknown())
 }

@@ -19,8 +19,3 @@ pub(super) enum Member {
     /// A layer, expanded: the blob, its source, and what the expanded tar hashes to.
     Layer(Descriptor, usize, Digest),
 }
-
-/// The name of a blob's member (OCI image spec, `image-layout.md`, "Blobs"). A digest has been parsed: it is hexadecimal.
-pub(super) fn path_of(digest: &Digest) -> String {
-    format!("blobs/{}/{}", digest.algorithm(), digest.digest())
-}

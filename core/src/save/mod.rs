@@ -9,6 +9,7 @@
 
 pub use contents::{Contents, SaveImage, content_of};
 pub use docker_list::DockerList;
+pub use oci::DELTA;
 pub use options::{ArchiveForm, SaveBase, SaveFault, SaveOptions};
 pub use stream::TarReader;
 

@@ -11,8 +11,10 @@ use crate::Result;
 use crate::layout_index::LAYOUT;
 use crate::manifest::canonical_json;
 
-/// The media type of the list of what a delta lacks.
-const DELTA: &str = "application/vnd.plyfold.delta.v1+json";
+/// The member that says what a delta lacks, and what it was made against.
+pub const DELTA: &str = "plyfold-delta.json";
+/// Its media type.
+const DELTA_TYPE: &str = "application/vnd.plyfold.delta.v1+json";
 
 /// What an archive of this form has.
 pub(super) fn members(gathered: &Gathered, options: &SaveOptions) -> Result<Members> {
@@ -37,8 +39,8 @@ pub(super) fn members(gathered: &Gathered, options: &SaveOptions) -> Result<Memb
             absent.map(|blob| json!({ "digest": blob.digest(), "size": blob.size() })).collect();
         let mut since: Vec<&str> = options.since.iter().map(|base| &*base.name).collect();
         since.sort_unstable();
-        let delta = json!({ "schemaVersion": 1, "mediaType": DELTA, "since": since, "absent": absent });
-        put("plyfold-delta.json", canonical_json(&delta));
+        let delta = json!({ "schemaVersion": 1, "mediaType": DELTA_TYPE, "since": since, "absent": absent });
+        put(DELTA, canonical_json(&delta));
     }
     Ok(members)
 }

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsRawFd as _;
 
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -19,7 +18,7 @@ use crate::manifest::is_foreign;
 use crate::progress::{Event, Started};
 use crate::pull::{Retry, Row};
 use crate::tar_out::TarOut;
-use crate::{Blob, BlobRange, Descriptor, Error, ErrorKind, Mismatch, Result, select};
+use crate::{Blob, BlobRange, Descriptor, Error, ErrorKind, Mismatch, Result, reopened, select};
 
 /// Blobs that are copied by the kernel and hashed at the same time.
 const CHECKS: usize = 4;
@@ -144,7 +143,8 @@ impl<'a> Writing<'a> {
             opened => opened?,
         };
         self.tar.member(name, blob.size())?;
-        if let Some(file) = opened.take_file().and_then(|file| apart(&file)) {
+        // The blob's reader moves the position of its own descriptor.
+        if let Some(file) = opened.take_file().and_then(|file| reopened(&file).ok()) {
             return self.by_kernel(image, opened, &file, started);
         }
         self.streamed(image, blob, opened.unverified(), row)?;
@@ -263,9 +263,4 @@ impl<'a> Writing<'a> {
 
 fn about(error: Error, image: &SaveImage, blob: &Descriptor) -> Error {
     error.with_image(&image.image).with_endpoint(&image.registry).with_context("blob", blob.digest())
-}
-
-/// The same file with a position of its own: the blob's reader moves the other one.
-fn apart(file: &File) -> Option<File> {
-    File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()
 }
