@@ -88,7 +88,7 @@ pub use fault::{Fault, Mismatch};
 pub use flatten::flatten;
 pub use format::{Format, Output};
 pub use hash_tree::{HashTree, HashedPartition, PartitionRange, TreePlace};
-pub use holes::data_from;
+pub use holes::{data_from, is_zero, reopened};
 pub use manifest::{Document, RawConfig, RawManifest};
 pub use materialize::{MadeFile, MadeImage, materialize};
 pub use materializer::{Input, InputArtifact, Materializer, OneFile, OutputSpec, Role, Sink};

@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
-use plyfold_core::{Advice, ArtifactHandle, ArtifactReader, Error, ErrorKind, Output, Result, Size};
+use plyfold_core::{Advice, ArtifactHandle, ArtifactReader, Error, ErrorKind, Output, Result, Size, is_zero};
 use tempfile::NamedTempFile;
 
 use crate::blocking::Stop;
@@ -166,7 +166,6 @@ impl AtomicFile {
                 return Ok(());
             }
             let blocks: Vec<&[u8]> = buffer[..count].chunks(BLOCK).collect();
-            let is_zero = |block: &[u8]| block.iter().all(|byte| *byte == 0);
             for run in blocks.chunk_by(|one, next| is_zero(one) == is_zero(next)) {
                 if !run.first().is_some_and(|block| is_zero(block)) {
                     self.seek(SeekFrom::Start(offset))

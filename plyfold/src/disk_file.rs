@@ -15,13 +15,12 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use plyfold_core::files::Files;
-use plyfold_core::{Error, ReadAt, Result, Slice, data_from};
+use plyfold_core::{Error, ReadAt, Result, Slice, data_from, reopened};
 use plyfold_disk::{Partitions, has_partitions};
 use plyfold_erofs::{DeviceSummary, ErofsFiles, Reader, Summary};
 use plyfold_ext4::Ext4Files;
@@ -112,8 +111,9 @@ impl DiskBytes {
 
     /// The same of a file that is open, by a descriptor with a position of its own.
     pub(crate) fn of_file(file: &File) -> Result<Self> {
-        let own = File::open(format!("/proc/self/fd/{}", file.as_raw_fd()));
-        own.map(|file| Self(Source::File(file))).map_err(|e| Error::io("opening the file again", e))
+        reopened(file)
+            .map(|file| Self(Source::File(file)))
+            .map_err(|e| Error::io("opening the file again", e))
     }
 
     /// Whether it is the disk of a VMDK, and not a file as it is.

@@ -20,7 +20,7 @@ use std::io::{self, ErrorKind, Read, Write};
 
 use super::SnapshotFault;
 use crate::digest::Hasher;
-use crate::{Digest, Error, Result};
+use crate::{Digest, Error, Result, is_zero};
 
 /// Bytes of a block.
 pub const BLOCK: usize = 4096;
@@ -191,11 +191,6 @@ impl<W: Write> Encoder<W> {
         self.0.flush()?;
         Ok(self.0)
     }
-}
-
-/// Whether a part of a block is zeros.
-fn is_zero(bytes: &[u8]) -> bool {
-    bytes == &[0; BLOCK][..bytes.len()]
 }
 
 /// Applies the delta that a reader yields, of a disk of `size` bytes, and reads it to its end.

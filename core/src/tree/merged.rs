@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::format::Output;
 use crate::layer::{Compression, DataExtent, LayerSummary, LayerTar, TreeLimits};
-use crate::{Digest, Error, Result};
+use crate::{Digest, Error, Result, is_zero};
 
 use super::{DroppedXattrs, Kind, LayerTree, LayerTreeBuilder, NodeId, Tree, TreeFault, is_kept_xattr};
 
@@ -280,7 +280,7 @@ impl MergedTree {
         let mut at = 0;
         while at < size {
             let count = self.read_at(file, at, &mut block)?;
-            if block[..count].iter().all(|byte| *byte == 0) {
+            if is_zero(&block[..count]) {
                 return Ok(true);
             }
             at = at.saturating_add(step);

@@ -3,9 +3,9 @@
 //! Data is written as it comes. A run of zeros of [`hole_size`] or more becomes a hole, and the file one of
 //! chunks (Linux 5.15); all others are plain runs of blocks, and an image of such files mounts from Linux 5.4.
 
-use plyfold_core::Result;
 use plyfold_core::layer::{DataExtent, LayerTar};
 use plyfold_core::tree::{MergedTree, NodeId};
+use plyfold_core::{Result, is_zero};
 
 use crate::content::{Content, DataLayout, Run};
 use crate::fault::ErofsFault;
@@ -256,13 +256,4 @@ impl<'a, 'b> File<'a, 'b> {
         let bits = chunk_blocks.ilog2() as u8;
         Ok(Content::chunks(0, bits, runs))
     }
-}
-
-/// Whether all bytes are zero.
-pub(crate) fn is_zero(bytes: &[u8]) -> bool {
-    // Data hardly ever starts and ends with a zero: checking the first and the last byte decides most pieces.
-    if bytes.first().is_some_and(|byte| *byte != 0) || bytes.last().is_some_and(|byte| *byte != 0) {
-        return false;
-    }
-    bytes.chunks(256).all(|part| part.iter().fold(0, |any, byte| any | byte) == 0)
 }

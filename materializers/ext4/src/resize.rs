@@ -6,7 +6,7 @@
 
 use std::io::SeekFrom;
 
-use plyfold_core::{Error, Output, Result, Size};
+use plyfold_core::{Error, Output, Result, Size, is_zero};
 
 use crate::fault::Ext4Fault;
 use crate::fields::{
@@ -103,7 +103,7 @@ impl Disk<'_> {
             }
             let part = &mut buffer[..(end - at).min(1 << 20) as usize];
             self.read(at, part)?;
-            if part.iter().any(|byte| *byte != 0) {
+            if !is_zero(part) {
                 return Err(Ext4Fault::Tail.into());
             }
             at += part.len() as u64;

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, Scope};
 
-use plyfold_core::{Error, ErrorKind, ReadAt, Result};
+use plyfold_core::{Error, ErrorKind, ReadAt, Result, is_zero};
 use sha2::{Digest as _, Sha256};
 
 use crate::fault::VerityFault;
@@ -107,12 +107,6 @@ impl LeafHash {
         leaves.resize(size, 0);
         leaves
     }
-}
-
-/// Whether all bytes are zeros. It takes little of the time of a hash, and hardly any for other bytes.
-fn is_zero(block: &[u8]) -> bool {
-    const ZEROS: &[u8] = &[0; 4096];
-    block.chunks(ZEROS.len()).all(|piece| ZEROS.get(..piece.len()) == Some(piece))
 }
 
 /// Some of the lowest level of the tree.

@@ -6,7 +6,7 @@ use crate::disk_file::{DiskFormat, format_within};
 use crate::materializers::disk::PartitionInfo;
 use crate::materializers::erofs::Summary;
 use crate::materializers::verity::{TreeLayout, Uuid};
-use crate::{Error, ReadAt, Result, Slice};
+use crate::{Error, ReadAt, Result, Slice, is_zero};
 
 /// What the name of a partition with a tree has behind the name of the image's.
 const HOLDER: &str = "-verity";
@@ -117,7 +117,7 @@ fn is_padding(part: &Slice<'_>, start: u64, end: u64) -> Result<bool> {
     let Some(length) = end.checked_sub(start).filter(|length| *length < MIB) else { return Ok(false) };
     let mut bytes = vec![0; length as usize];
     part.read_exact_at(&mut bytes, start).map_err(reading)?;
-    Ok(bytes.iter().all(|byte| *byte == 0))
+    Ok(is_zero(&bytes))
 }
 
 fn reading(error: io::Error) -> Error {

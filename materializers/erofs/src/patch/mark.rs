@@ -4,12 +4,11 @@
 //! killed leaves it behind the old image, where the next patch finds it and cuts it off. In a patched image it is a block
 //! like any other that no file has.
 
-use plyfold_core::{Error, Result};
+use plyfold_core::{Error, Result, is_zero};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::file::{PatchFile, read_exact};
-use crate::data::is_zero;
 use crate::fault::ErofsFault;
 use crate::format::{Superblock, checksum};
 

@@ -5,7 +5,7 @@ use std::num::NonZero;
 use std::thread;
 
 use flate2::{Compress, Compression, FlushCompress, Status};
-use plyfold_core::{Error, Result};
+use plyfold_core::{Error, Result, is_zero};
 
 use crate::SECTOR;
 
@@ -103,7 +103,7 @@ fn pack(pieces: &[Piece], level: u32) -> Result<Vec<Packed>> {
     let packed = pieces.iter().map(|Piece { first, bytes }| {
         let mut packed = Packed { bytes: Vec::new(), grains: Vec::with_capacity(PIECE) };
         for (grain, number) in bytes.chunks(GRAIN).zip(*first..) {
-            if grain.iter().all(|byte| *byte == 0) {
+            if is_zero(grain) {
                 packed.grains.push((0, [0; 4]));
                 continue;
             }
