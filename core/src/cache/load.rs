@@ -5,8 +5,10 @@ mod look;
 mod options;
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::future::ready;
+use futures_util::{StreamExt as _, stream};
 
 use self::look::{Found, Look};
 use super::target::CacheTarget;
@@ -109,14 +111,25 @@ impl Loading<'_> {
         Ok(Vec::new())
     }
 
+    /// Stores the blobs. An error is told when all that were begun have ended: one that is dropped would still remove its
+    /// temporary file then.
     async fn blobs(&self) -> Result<()> {
+        let has_failed = &AtomicBool::new(false);
         let of = |(place, blob): &(usize, Descriptor)| {
             let (ends, blob) = (Ends { image: &self.found.names[*place], ..self.ends }, blob.clone());
-            async move { ends.blob(&blob).await }
+            async move {
+                if has_failed.load(Ordering::Relaxed) {
+                    return Ok(());
+                }
+                let outcome = ends.blob(&blob).await;
+                has_failed.fetch_or(outcome.is_err(), Ordering::Relaxed);
+                outcome
+            }
         };
         let jobs: Vec<_> = self.found.blobs.iter().map(of).collect();
         let concurrency = self.options.concurrency.min(self.ends.from.concurrency()).max(1);
-        stream::iter(jobs).buffer_unordered(concurrency).try_collect().await
+        let ended = stream::iter(jobs).buffer_unordered(concurrency);
+        ended.fold(Ok(()), |all: Result<()>, one| ready(all.and(one))).await
     }
 
     /// Stores the documents, children before what lists them. Those that were not kept in memory are read again, and listed
