@@ -111,7 +111,7 @@ impl Loading<'_> {
         Ok(Vec::new())
     }
 
-    /// Stores the blobs. An error is told when all that were begun have ended: one that is dropped would still remove its
+    /// Stores the blobs. An error is returned when all that were begun have ended: one that is dropped would still remove its
     /// temporary file then.
     async fn blobs(&self) -> Result<()> {
         let has_failed = &AtomicBool::new(false);
