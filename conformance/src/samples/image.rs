@@ -163,6 +163,17 @@ pub fn nested_index() -> Sample {
     draft.finish("nested_index", top)
 }
 
+/// An index of two indexes, each with the image of one platform.
+pub fn index_of_indexes() -> Sample {
+    let mut draft = Draft::default();
+    let children = ["linux/arm64/v8", "linux/amd64"].map(|platform| {
+        let manifest = single(&mut draft, platform);
+        json(&draft.index(&[for_platform(&manifest, platform)], ""))
+    });
+    let top = draft.index(&children, "");
+    draft.finish("index_of_indexes", top)
+}
+
 /// Indexes nested `depth` deep around one image: `depth` 1 is a plain index.
 pub fn deep_index(depth: usize) -> Sample {
     let mut draft = Draft::default();

@@ -29,9 +29,9 @@ pub use self::edge_cases::{
     subject, unknown_document,
 };
 pub use self::image::{
-    attestations_only, deep_index, descriptor_without_platform, docker_image, image, index, large_manifest,
-    lying_child_size, mislabelled, multi_member_gzip, nested_index, of_layers, repeated_layer, sha512,
-    uncompressed, variants, wide_index, wrong_diff_id, zstandard,
+    attestations_only, deep_index, descriptor_without_platform, docker_image, image, index, index_of_indexes,
+    large_manifest, lying_child_size, mislabelled, multi_member_gzip, nested_index, of_layers,
+    repeated_layer, sha512, uncompressed, variants, wide_index, wrong_diff_id, zstandard,
 };
 pub use self::layer::{LayerBuilder, MTIME};
 pub use self::media::{docker_archive, hybrid_archive, oci_archive, write_layout};
@@ -59,6 +59,7 @@ pub fn whole() -> Vec<Sample> {
         empty_index(),
         image(),
         index(),
+        index_of_indexes(),
         index_subject(),
         inline_data(),
         large_manifest(),

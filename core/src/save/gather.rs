@@ -3,19 +3,18 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use futures_util::future::BoxFuture;
-use oci_spec::image::ImageIndex;
 use serde_json::json;
 
 use super::options::{SaveFault, SaveOptions};
 use crate::cache::lease::Lease;
-use crate::copy::subset::{SUBJECT, annotation};
+use crate::copy::subset;
 use crate::layout_index::blob_name;
 use crate::manifest::{Document, RawManifest, canonical_json, check_is_image, descriptor_json, limits};
 use crate::progress::Event;
 use crate::registry::{ImageRegistry, PushSession};
 use crate::{
-    Descriptor, Digest, Error, ErrorKind, MediaType, Platform, Reference, Result, Size, digest, platform,
-    reference, referrers, select,
+    Descriptor, Digest, Error, MediaType, Reference, Result, Size, digest, platform, reference, referrers,
+    select,
 };
 
 /// Bytes of all manifests and indexes of one archive: they are kept in memory.
@@ -97,6 +96,8 @@ struct Walk<'a> {
 /// Documents that one image leads to, in the order that they were met in.
 #[derive(Default)]
 struct Reached {
+    /// What is taken of indexes; nothing stands for all.
+    chosen: Option<HashSet<Digest>>,
     seen: HashSet<Digest>,
     order: VecDeque<Digest>,
     /// Children of indexes, and those of them that are not there.
@@ -115,6 +116,10 @@ impl Walk<'_> {
         });
         let raw = raw.await?;
         let mut reached = Reached::default();
+        if let platforms @ [_, _, ..] = self.options.platforms.as_slice() {
+            let chosen = || subset::chosen(registry, &image.image, &raw, platforms);
+            reached.chosen = Some(self.retrying(&image.image, chosen).await?);
+        }
         self.visit((at, image), &raw, &mut reached, limits::NESTING).await?;
         if reached.missing > 0 {
             let Reached { listed, missing, .. } = reached;
@@ -156,7 +161,10 @@ impl Walk<'_> {
             if depth == 0 {
                 return Err(Error::limit(format!("indexes are nested more than {} deep", limits::NESTING)));
             }
-            for child in wanted(index, &self.options.platforms)? {
+            for child in index.manifests() {
+                if reached.chosen.as_ref().is_some_and(|chosen| !chosen.contains(child.digest())) {
+                    continue;
+                }
                 reached.listed += 1;
                 match Error::found(self.child(from.1, child).await)? {
                     Some(child) => self.visit(from, &child, reached, depth - 1).await?,
@@ -235,6 +243,7 @@ impl Walk<'_> {
         if !registry.capabilities().referrers {
             return Err(registry.unsupported("list referrers"));
         }
+        reached.chosen = None;
         while let Some(subject) = reached.order.pop_front() {
             let listed = self.retrying("referrers", || registry.referrers(image, &subject, None)).await?;
             for referrer in listed {
@@ -278,30 +287,4 @@ impl Walk<'_> {
     {
         self.options.retry.run(&what.to_string(), &self.options.progress, attempt).await
     }
-}
-
-/// The children of an index that are saved: all, or those of some platforms with their attestations, and nested indexes.
-fn wanted<'a>(index: &'a ImageIndex, platforms: &[Platform]) -> Result<Vec<&'a Descriptor>> {
-    let children = index.manifests();
-    if platforms.len() < 2 {
-        return Ok(children.iter().collect());
-    }
-    let mut chosen: HashSet<&Digest> = HashSet::new();
-    for platform in platforms {
-        let candidates = platform::candidates(children, platform);
-        let (exact, undecided): (Vec<_>, Vec<_>) =
-            candidates.into_iter().partition(|child| child.platform().is_some());
-        if exact.is_empty() && undecided.is_empty() {
-            let available = platform::available(children);
-            let kind = ErrorKind::PlatformNotFound { available: available.clone() };
-            let error = Error::new(kind, format!("no image for platform {platform}"));
-            return Err(error.with_advice(crate::Advice::ChoosePlatform { available }));
-        }
-        chosen.extend(exact.first().into_iter().chain(&undecided).map(|child| child.digest()));
-    }
-    let of_chosen = |child: &&Descriptor| {
-        let subject = annotation(child, SUBJECT);
-        subject.is_some_and(|subject| chosen.iter().any(|digest| digest.as_ref() == subject))
-    };
-    Ok(children.iter().filter(|child| chosen.contains(child.digest()) || of_chosen(child)).collect())
 }

@@ -125,6 +125,21 @@ async fn platforms_are_one_manifest_or_a_part_of_the_index() {
     assert!(matches!(error.kind(), ErrorKind::PlatformNotFound { .. }), "{error:?}");
 }
 
+/// Each index within the index has one of the platforms.
+#[tokio::test(flavor = "multi_thread")]
+async fn platforms_may_be_in_indexes_of_their_own() {
+    let index = samples::index_of_indexes();
+    let platforms: Vec<_> = ["linux/amd64", "linux/arm64"].map(|one| one.parse().unwrap()).to_vec();
+    let options = SaveOptions { platforms: platforms.clone(), ..SaveOptions::default() };
+    let (_folder, archive) = opened(&saved(&[(NAME, &index)], &options).await.unwrap());
+    for platform in &platforms {
+        archive.image(&reference::parse(NAME).unwrap(), platform).await.unwrap();
+    }
+    let options = SaveOptions { platforms: vec!["linux/mips".parse().unwrap(); 2], ..options };
+    let error = saved(&[(NAME, &index)], &options).await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::PlatformNotFound { .. }), "{error:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_by_digest_has_no_name_and_is_in_both_lists() {
     let image = samples::image();
