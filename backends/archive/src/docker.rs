@@ -28,9 +28,26 @@ pub(crate) struct DockerImage {
     listed: Listed,
     /// What `index.json` has for the image: the digest of the entry.
     pub(crate) known: Option<Digest>,
-    /// Otherwise the manifest that is generated for it. `None` for an image that is broken, which is an error when it
+    /// Otherwise the entries of `index.json` that it takes the place of, because they lack its layers: Docker 25.0.0 writes
+    /// manifests without any.
+    pub(crate) replaces: Vec<Digest>,
+    /// And the manifest that is generated for it then. `None` for an image that is broken, which is an error when it
     /// is asked for; the others can be read.
     pub(crate) manifest: Option<RawManifest>,
+}
+
+/// What in `index.json` has each config.
+pub(crate) type Configs = HashMap<Digest, Vec<Configured>>;
+
+/// A manifest with some config.
+#[derive(Debug)]
+pub(crate) struct Configured {
+    /// The entry: the manifest, or an index that leads to it.
+    pub(crate) entry: Digest,
+    /// How many the manifest lists.
+    pub(crate) layers: usize,
+    /// The indexes between the two.
+    pub(crate) depth: usize,
 }
 
 /// One image as it stands in `manifest.json`.
@@ -50,15 +67,16 @@ struct Listed {
 pub(crate) fn read(
     members: &Members,
     path: &Path,
-    known: impl FnOnce() -> HashMap<Digest, Digest>,
+    known: impl FnOnce() -> Configs,
     blobs: &mut HashMap<Digest, Member>,
 ) -> Result<Option<Vec<DockerImage>>> {
     let Some(bytes) = members.document("manifest.json", limits::MANIFEST)? else { return Ok(None) };
     let known = known();
     let images = parse(&bytes)?.into_iter().map(|listed| {
         let (names, origin) = names_of(&listed, path);
-        if let Some(entry) = known_entry(members, &listed, &known) {
-            return Ok(DockerImage { names, origin, listed, known: Some(entry), manifest: None });
+        let (known, replaces) = known_entry(members, &listed, &known);
+        if known.is_some() {
+            return Ok(DockerImage { names, origin, listed, known, replaces, manifest: None });
         }
         let manifest = match read_image(members, &listed) {
             Ok((manifest, content)) => {
@@ -72,7 +90,7 @@ pub(crate) fn read(
                 None
             }
         };
-        Ok(DockerImage { names, origin, listed, known: None, manifest })
+        Ok(DockerImage { names, origin, listed, known, replaces, manifest })
     });
     let mut images: Vec<DockerImage> = images.collect::<Result<_>>()?;
     settle_names(&mut images, path);
@@ -122,14 +140,20 @@ fn settle_names(images: &mut [DockerImage], path: &Path) {
     }
 }
 
-/// The entry of `index.json` with the same config.
-fn known_entry(members: &Members, image: &Listed, known: &HashMap<Digest, Digest>) -> Option<Digest> {
-    if known.is_empty() {
-        return None;
+/// The entry of `index.json` with the same config and all layers of it; otherwise entries with that config which are
+/// manifests of their own, without these layers.
+fn known_entry(members: &Members, image: &Listed, known: &Configs) -> (Option<Digest>, Vec<Digest>) {
+    let nothing = (None, Vec::new());
+    let Some(name) = image.config.as_deref().filter(|_| !known.is_empty()) else { return nothing };
+    let Ok(Some(config)) = members.document(name, limits::CONFIG) else { return nothing };
+    let by_name = || known.get(&named(name, &config)?);
+    let Some(found) = known.get(&digest::sha256(&config)).or_else(by_name) else { return nothing };
+    // What cannot be read is an error of the image, whichever list it is read from.
+    let layers = configuration(&config).map(|config| config.rootfs().diff_ids().len()).ok();
+    match found.iter().find(|one| layers.is_none_or(|layers| layers == one.layers)) {
+        Some(complete) => (Some(complete.entry.clone()), Vec::new()),
+        None => (None, found.iter().filter(|one| one.depth == 0).map(|one| one.entry.clone()).collect()),
     }
-    let name = image.config.as_deref()?;
-    let config = members.document(name, limits::CONFIG).ok()??;
-    known.get(&digest::sha256(&config)).or_else(|| known.get(&named(name, &config)?)).cloned()
 }
 
 /// The digest that a blob of a layout is named by, if it is right.

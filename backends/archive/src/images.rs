@@ -20,7 +20,8 @@ const BASES: usize = 20;
 /// The images of an archive. The form decides, not the scheme.
 ///
 /// Since version 25 Docker writes two lists: `index.json`, and `manifest.json` for older readers. Each may have images
-/// that the other lacks, so both are read. An image stands in both lists when its config does.
+/// that the other lacks, so both are read. An image stands in both lists when its config does, with as many layers as that
+/// has `diff_id`s; otherwise `manifest.json` is right about it.
 #[derive(Debug)]
 pub(crate) struct Images {
     path: PathBuf,
@@ -52,6 +53,8 @@ impl Images {
             return Err(error.with_context("document", "manifest.json"));
         }
         let mut docker = docker.unwrap_or_default();
+        let readable = docker.iter().filter(|image| image.manifest.is_some());
+        oci.forget(&readable.flat_map(|image| &image.replaces).cloned().collect());
         oci.beside(&docker);
         for image in &mut docker {
             image.names.retain(|name| matches!(oci.index.find(name), Ok(None)));

@@ -1,6 +1,6 @@
 //! The OCI layout as a tar: oci-archive, and `docker save` since version 25.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -12,7 +12,7 @@ use plyfold_core::layout_index::{
 use plyfold_core::manifest::{Document, limits};
 use plyfold_core::{Descriptor, Digest, RawManifest, Reference, Result, reference};
 
-use crate::docker::DockerImage;
+use crate::docker::{Configs, Configured, DockerImage};
 use crate::members::{Member, Members};
 
 /// The images of an oci-archive.
@@ -63,12 +63,12 @@ impl OciImages {
         self.index.names().into_iter().find(|(_, entry)| entry.digest() == digest).map(|(name, _)| name)
     }
 
-    /// The configs of all images with the entries that lead to them, as far as they can be read.
-    pub(crate) fn configs(&self) -> HashMap<Digest, Digest> {
+    /// The configs of all images with the manifests that have them, as far as they can be read.
+    pub(crate) fn configs(&self) -> Configs {
         /// Bytes of manifests that are read, and their number. An image beyond is one more image of `manifest.json`.
         const BYTES: u64 = 64 << 20;
         const DOCUMENTS: usize = 1 << 14;
-        let (mut configs, mut bytes) = (HashMap::new(), 0_u64);
+        let (mut configs, mut bytes) = (Configs::new(), 0_u64);
         let entries = self.index.entries().map(|entry| (entry.clone(), entry.digest().clone(), 0));
         let mut left: Vec<(Descriptor, Digest, usize)> = entries.collect();
         for _ in 0..DOCUMENTS {
@@ -80,7 +80,12 @@ impl OciImages {
             let Ok(Some(raw)) = self.described(&descriptor) else { continue };
             match raw.document() {
                 Document::Manifest(manifest) => {
-                    configs.entry(manifest.config().digest().clone()).or_insert(entry);
+                    let layers = manifest.layers().len();
+                    configs.entry(manifest.config().digest().clone()).or_default().push(Configured {
+                        entry,
+                        layers,
+                        depth,
+                    });
                 }
                 Document::Index(index) if depth < limits::NESTING && left.len() < DOCUMENTS => {
                     let children = index.manifests().iter().cloned();
@@ -90,6 +95,13 @@ impl OciImages {
             }
         }
         configs
+    }
+
+    /// Removes entries, with their names.
+    pub(crate) fn forget(&mut self, entries: &HashSet<Digest>) {
+        if !entries.is_empty() {
+            self.index.retain(|_, digest| !entries.contains(digest));
+        }
     }
 
     pub(crate) fn manifest(&self, reference: &Reference) -> Result<Option<RawManifest>> {
