@@ -11,9 +11,10 @@ use plyfold_core::copy::{CopyOptions, copy};
 use plyfold_core::layer::{LayerForm, LayerOptions, LayerTar};
 use plyfold_core::save::{ArchiveForm, SaveOptions};
 use plyfold_core::{
-    Blob, BlobRange, CacheProvider, CacheProviderExt, Descriptor, Digest, ImageRegistry,
-    ImageRegistryExt as _, ImageSource, ImageSourceExt, ImageSourceTars as _, LoadOptions, Loaded, Opened,
-    Platform, PullOptions, PullResult, Reference, RegistrySource, Result, flatten,
+    Attestation, Blob, BlobRange, CacheProvider, CacheProviderExt, Descriptor, Digest,
+    ImageAttestations as _, ImageRegistry, ImageRegistryExt as _, ImageSource, ImageSourceExt,
+    ImageSourceTars as _, LoadOptions, Loaded, Opened, Platform, PullOptions, PullResult, Reference,
+    RegistrySource, Result, flatten,
 };
 
 use crate::samples::Sample;
@@ -309,6 +310,21 @@ pub trait Client: Debug + Send + Sync {
             ArchiveForm::Docker => source.v1_tar_reader(name, &options).await?.boxed(),
             _ => source.oci_tar_reader(name, &options).await?.boxed(),
         })
+    }
+
+    /// The SBOMs of an image.
+    async fn sboms(&self, source: &dyn ImageSource) -> Result<Vec<Attestation>> {
+        source.sboms().await
+    }
+
+    /// The provenance of an image.
+    async fn provenance(&self, source: &dyn ImageSource) -> Result<Vec<Attestation>> {
+        source.provenance().await
+    }
+
+    /// What an attestation says.
+    async fn predicate(&self, attestation: &Attestation) -> Result<Bytes> {
+        attestation.predicate().await
     }
 
     /// An image into a cache.

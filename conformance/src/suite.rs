@@ -305,6 +305,7 @@ macro_rules! __registry_tables {
         $crate::__pull_rules! { $next $arguments }
         $crate::__source_rules! { $next $arguments }
         $crate::__tar_rules! { $next $arguments }
+        $crate::__attestation_rules! { $next $arguments }
         $crate::__equivalence_rules! { $next $arguments }
         $crate::__error_rules! { $next $arguments }
         $crate::__push_rules! { $next $arguments }

@@ -8,6 +8,7 @@
 //! - [`Materializers`]: which formats are linked into it, by name.
 //! - [`pull`](fn@pull): the engine that joins them.
 
+pub mod attestation;
 pub mod backend;
 pub mod blocking;
 pub mod cache;
@@ -74,6 +75,7 @@ pub use artifact::{
     Artifact, ArtifactHandle, ArtifactKey, ArtifactReader, ArtifactWriter, KernelVersion, LocalArtifact,
     Made, seek_to,
 };
+pub use attestation::{Attestation, AttestationFault, AttestationKind, AttestationOrigin, ImageAttestations};
 pub use backend::{Backend, Backends, Location, OpenRequest, Opened};
 pub use beneath::{Beneath, Irregular};
 pub use blob::{Blob, BlobRange, BlobReader};

@@ -110,6 +110,7 @@ pub struct PulledImage {
     /// The lease that keeps it in the cache and at its path: for programs that need only the files.
     pub lease: Lease,
     raw: RawManifest,
+    indexes: Vec<RawManifest>,
     config: Option<RawConfig>,
 }
 
@@ -126,6 +127,7 @@ impl PulledImage {
             cached: pulled.cached,
             lease: pulled.lease,
             raw: pulled.manifest,
+            indexes: pulled.indexes,
             config: pulled.config,
         }
     }
@@ -150,5 +152,6 @@ impl PulledImage {
     pub fn source(&self, cache: &dyn CacheProvider) -> RegistrySource {
         let registry = Box::new(dyn_clone::clone_box(cache).as_registry());
         RegistrySource::in_hand(registry, self.reference.clone(), self.raw.clone(), self.config.clone())
+            .with_indexes(self.indexes.clone())
     }
 }

@@ -3,6 +3,7 @@
 use futures_util::future::BoxFuture;
 use oci_spec::image::ImageManifest;
 
+use crate::cache::MissingBlob;
 use crate::manifest::{self, Document, RawConfig, RawManifest, check_is_image, is_index, limits};
 use crate::registry::ImageRegistry;
 use crate::{
@@ -228,6 +229,19 @@ pub(crate) async fn child<R: ImageRegistry + ?Sized>(
     let manifest = manifest.map_err(|e| e.with_image(reference))?;
     RawManifest::described(manifest.bytes().clone(), child)
         .map_err(|e| e.with_image(reference).with_endpoint(registry))
+}
+
+/// The document of a tag of the same repository; `None` when there is no such tag.
+pub(crate) async fn of_tag<R: ImageRegistry + ?Sized>(
+    registry: &R,
+    image: &Reference,
+    tag: &str,
+) -> Result<Option<RawManifest>> {
+    match raw(registry, &reference::tagged(image, tag.to_owned())).await {
+        // One whose document is missing is another matter.
+        Err(e) if *e.kind() == ErrorKind::NotFound && e.detail::<MissingBlob>().is_none() => Ok(None),
+        raw => raw.map(Some),
+    }
 }
 
 /// A blob or a range of one, with the image and the endpoint in its errors.

@@ -10,10 +10,11 @@ use crate::layer::{LayerForm, LayerOptions, LayerTar};
 use crate::manifest::{self, RawConfig, RawManifest, limits};
 use crate::registry::ImageRegistry;
 use crate::select::{self, Found};
-use crate::{Blob, BlobRange, Descriptor, Error, Platform, Reference, Result};
+use crate::{Blob, BlobRange, Descriptor, Digest, Error, Platform, Reference, Result};
 
 /// One image, opened for reading: its manifest is fixed and verified, its blobs are read when asked for.
 #[async_trait]
+#[expect(unused_variables, reason = "provided bodies do nothing with what they are given")]
 pub trait ImageSource: AsImageSource + DynClone + Debug + Display + Send + Sync + 'static {
     /// The image's manifest, bytes and all. No I/O.
     ///
@@ -26,6 +27,36 @@ pub trait ImageSource: AsImageSource + DynClone + Debug + Display + Send + Sync 
     /// # Errors
     /// As [`ImageRegistry::blob`].
     async fn blob(&self, blob: &Descriptor, range: BlobRange) -> Result<Blob>;
+
+    /// The indexes that led to the manifest, outermost first; empty for a single image. No I/O.
+    fn indexes(&self) -> &[RawManifest] {
+        &[]
+    }
+
+    /// What refers to a document of the image's repository; empty where the medium lists no referrers.
+    ///
+    /// # Errors
+    /// As [`ImageRegistry::referrers`].
+    async fn referring(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
+        Ok(Vec::new())
+    }
+
+    /// A document of the image's repository, checked against its descriptor.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) for a source of one manifest; otherwise as
+    /// [`ImageRegistry::manifest`].
+    async fn document(&self, document: &Descriptor) -> Result<RawManifest> {
+        Err(Error::unsupported("the source has one manifest").with_context("manifest", document.digest()))
+    }
+
+    /// The document of a tag of the image's repository; `None` when there is no such tag.
+    ///
+    /// # Errors
+    /// As [`ImageRegistry::manifest`].
+    async fn of_tag(&self, tag: &str) -> Result<Option<RawManifest>> {
+        Ok(None)
+    }
 }
 
 dyn_clone::clone_trait_object!(ImageSource);
@@ -150,9 +181,10 @@ impl RegistrySource {
         &self.reference
     }
 
-    /// The indexes between the reference and the manifest, outermost first; empty for a single image.
-    pub fn indexes(&self) -> &[RawManifest] {
-        &self.indexes
+    /// The same with the indexes that led to the manifest, outermost first.
+    #[must_use]
+    pub fn with_indexes(self, indexes: Vec<RawManifest>) -> Self {
+        Self { indexes, ..self }
     }
 
     /// Where its blobs are read.
@@ -185,5 +217,24 @@ impl ImageSource for RegistrySource {
 
     async fn blob(&self, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
         select::blob(&*self.registry, &self.reference, blob, range).await
+    }
+
+    fn indexes(&self) -> &[RawManifest] {
+        &self.indexes
+    }
+
+    async fn referring(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
+        if !self.registry.capabilities().referrers {
+            return Ok(Vec::new());
+        }
+        self.registry.referrers(&self.reference, subject, None).await
+    }
+
+    async fn document(&self, document: &Descriptor) -> Result<RawManifest> {
+        select::child(&*self.registry, &self.reference, document).await
+    }
+
+    async fn of_tag(&self, tag: &str) -> Result<Option<RawManifest>> {
+        select::of_tag(&*self.registry, &self.reference, tag).await
     }
 }

@@ -7,6 +7,7 @@
 #![doc = include_str!("catalogue.md")]
 #![expect(clippy::doc_markdown, reason = "the table has the texts of the rules as they are")]
 
+mod attestations;
 mod cache;
 mod disk;
 mod endpoints;
@@ -28,10 +29,18 @@ use crate::{CacheFixture, DiskFixture, Fixture, HttpFixture, LayoutFixture, Mate
 
 /// The rules about image registries, in the order of the catalogue.
 pub fn registry() -> impl Iterator<Item = Rule<dyn Fixture>> {
-    [pull::RULES, source::RULES, tars::RULES, equivalence::RULES, errors::RULES, pushes::RULES]
-        .into_iter()
-        .flatten()
-        .copied()
+    [
+        pull::RULES,
+        source::RULES,
+        tars::RULES,
+        attestations::RULES,
+        equivalence::RULES,
+        errors::RULES,
+        pushes::RULES,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
 }
 
 /// The rules about caches, subject by subject.

@@ -276,7 +276,7 @@ fn invalid(error: serde_json::Error) -> Error {
     Error::corrupt("the sample is not JSON").with_source(error)
 }
 
-async fn push(registry: &dyn ImageRegistry, name: &Reference, sample: &Sample, blob: &Descriptor) {
+pub(super) async fn push(registry: &dyn ImageRegistry, name: &Reference, sample: &Sample, blob: &Descriptor) {
     let content = sample.blob(blob.digest()).expect("the sample has it");
     let blob = sound(Blob::from_bytes(blob, BlobRange::FULL, content));
     sound(registry.push_blob(name, blob).await);

@@ -12,6 +12,7 @@
 //! assert_eq!(samples::index().top, sample.top);
 //! ```
 
+mod attested;
 mod compress;
 mod draft;
 mod edge_cases;
@@ -22,6 +23,7 @@ mod native;
 mod rootfs;
 mod sample;
 
+pub use self::attested::{ATTESTED, ATTESTED_ARM64, attestation_referrers, attested, attested_image};
 pub use self::compress::{gzip, zstd};
 pub use self::edge_cases::{
     artifact, artifact_index, artifact_without_layers, bad_digest, custom_fields, empty_blob, empty_index,
@@ -52,6 +54,7 @@ pub fn whole() -> Vec<Sample> {
         artifact(),
         artifact_index(),
         artifact_without_layers(),
+        attested(),
         custom_fields(),
         descriptor_without_platform(),
         docker_image(),

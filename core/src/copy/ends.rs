@@ -11,7 +11,7 @@ use crate::cache::MissingBlob;
 use crate::manifest::{RawManifest, is_foreign};
 use crate::progress::Event;
 use crate::registry::{ImageRegistry, ImageRegistryExt, PushSession};
-use crate::{Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Reference, Result, reference};
+use crate::{Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Reference, Result, select};
 
 /// How often content is stored again that a document needs, and that is gone from the target when the document is
 /// stored.
@@ -70,12 +70,7 @@ impl Counts {
 impl Ends<'_> {
     /// The document of a tag that may be beside the image.
     pub(crate) async fn tagged(&self, tag: &str) -> Result<Option<RawManifest>> {
-        let name = reference::tagged(self.image, tag.to_owned());
-        match self.retrying("manifest", || self.from.fetch_raw(&name)).await {
-            // There is no such tag; one whose document is missing is another matter.
-            Err(e) if *e.kind() == ErrorKind::NotFound && e.detail::<MissingBlob>().is_none() => Ok(None),
-            raw => raw.map(Some),
-        }
+        self.retrying("manifest", || select::of_tag(self.from, self.image, tag)).await
     }
 
     /// Copies config and layers, each digest once.

@@ -48,7 +48,7 @@ pub(crate) async fn chosen(
 }
 
 /// The image that an attestation beside it is about.
-fn subject(child: &Descriptor) -> Option<Digest> {
+pub(crate) fn subject(child: &Descriptor) -> Option<Digest> {
     annotation(child, SUBJECT)?.parse().ok()
 }
 

@@ -102,6 +102,8 @@ pub struct PullResult {
     pub descriptor: Descriptor,
     /// The image's manifest.
     pub manifest: RawManifest,
+    /// The indexes that led to it, outermost first; empty for a single image.
+    pub indexes: Vec<RawManifest>,
     /// The image's configuration; `None` for artifacts, which have none.
     pub config: Option<RawConfig>,
     /// Its layers, bottom first.

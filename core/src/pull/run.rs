@@ -200,6 +200,7 @@ impl Engine<'_> {
             reference: self.name.clone(),
             descriptor: source.root().descriptor().clone(),
             manifest: source.raw().clone(),
+            indexes: source.indexes().to_vec(),
             config,
             cached: layers.iter().all(|(_, fetched)| !fetched),
             layers: layers.into_iter().map(|(layer, _)| layer).collect(),

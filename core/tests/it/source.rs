@@ -1,7 +1,9 @@
 //! From a reference to the one manifest for a platform.
 
 use plyfold_core::memory::MemoryRegistry;
-use plyfold_core::{ErrorKind, ImageRegistryExt, ImageSourceExt, MediaType, Platform, RawManifest, digest};
+use plyfold_core::{
+    ErrorKind, ImageRegistryExt, ImageSource as _, ImageSourceExt, MediaType, Platform, RawManifest, digest,
+};
 use serde_json::{Value, json};
 
 use crate::fixture::{AMD64, layer, name, put_document, put_image};

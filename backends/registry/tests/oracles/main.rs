@@ -29,6 +29,7 @@ use self::hosts::{
 use self::peers::{
     crane_pulls_what_we_push_and_we_what_it_pushes, docker_registry_takes_chunks,
     oras_pulls_what_we_push_and_we_what_it_pushes, signatures_and_sboms_are_listed_and_copied,
+    what_cosign_and_oras_attest_is_read,
 };
 use self::registry::DockerRegistry;
 use self::rules::{
@@ -57,6 +58,7 @@ plyfold_conformance::oracle_tests! {
     crane_pulls_what_we_push_and_we_what_it_pushes needs [DOCKER_REGISTRY, Need::CRANE];
     oras_pulls_what_we_push_and_we_what_it_pushes needs [DOCKER_REGISTRY, Need::ORAS];
     signatures_and_sboms_are_listed_and_copied needs [DOCKER_REGISTRY, Need::COSIGN, Need::ORAS];
+    what_cosign_and_oras_attest_is_read needs [DOCKER_REGISTRY, Need::COSIGN, Need::ORAS];
     every_rule_on_a_plain_registry needs [DOCKER_REGISTRY];
     every_rule_over_tls needs [DOCKER_REGISTRY];
     every_rule_over_mutual_tls needs [DOCKER_REGISTRY];

@@ -7,8 +7,8 @@ use plyfold_conformance::oracle::{Failure, Run, Verdict};
 use plyfold_conformance::samples::{self, Sample};
 use plyfold_conformance::server::FaultServer;
 use plyfold_core::{
-    Blob, BlobRange, CopyOptions, Descriptor, ImageRegistry, ImageRegistryExt, MediaType, Reference, copy,
-    digest, reference,
+    Blob, BlobRange, CopyOptions, Descriptor, ImageAttestations, ImageRegistry, ImageRegistryExt, MediaType,
+    Reference, RegistrySource, copy, digest, reference,
 };
 use plyfold_registry::{Config, Registry};
 
@@ -131,6 +131,85 @@ pub(crate) fn signatures_and_sboms_are_listed_and_copied() -> Verdict {
         assert!(block_on(target.exists(&tagged))?);
     }
     Ok(())
+}
+
+/// SBOMs and provenance by cosign, as referrers in bundles and under its own tags as envelopes, and SBOMs by oras and by
+/// `cosign attach` as plain documents: all of them are found, and are what was attached.
+pub(crate) fn what_cosign_and_oras_attest_is_read() -> Verdict {
+    let (without, with) = (DockerRegistry::start("", "")?, FaultServer::start()?);
+    let folder = tempfile::tempdir()?;
+    cosign(folder.path()).args(["generate-key-pair"]).success()?;
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).map(|()| path)
+    };
+    let spdx = r#"{"SPDXID":"SPDXRef-DOCUMENT","name":"app","spdxVersion":"SPDX-2.3"}"#;
+    let cyclonedx = r#"{"bomFormat":"CycloneDX","components":[],"specVersion":"1.5"}"#;
+    let built = r#"{"buildDefinition":{"buildType":"https://example.org/build","externalParameters":{"a":1}},"runDetails":{"builder":{"id":"https://example.org/builder"}}}"#;
+    let spdx_file = write("spdx.json", spdx)?;
+    let (cyclonedx_file, built_file) = (write("cyclonedx.json", cyclonedx)?, write("built.json", built)?);
+    for host in [without.host(), with.host()] {
+        let registry = Registry::new(host, &Config { anonymous: true, ..Config::default() })?;
+        for bundle in ["--new-bundle-format=true", "--new-bundle-format=false"] {
+            let name = named(host, &format!("attested{}", bundle.len()))?;
+            publish(&registry, &name, &samples::image())?;
+            let pinned = reference::by_digest(&name, samples::image().top.digest()).whole();
+            let attested =
+                [("spdxjson", &spdx_file), ("cyclonedx", &cyclonedx_file), ("slsaprovenance1", &built_file)];
+            for (kind, file) in attested {
+                let offline =
+                    ["--tlog-upload=false", "--use-signing-config=false", "--allow-http-registry", "-y"];
+                let run = cosign(folder.path()).arg("attest").args(offline).args([bundle, "--type", kind]);
+                let run = run.arg("--key").arg(folder.path().join("cosign.key"));
+                run.arg("--predicate").arg(file).arg(&pinned).success()?;
+            }
+            assert_eq!(
+                predicates(&registry, &name)?,
+                [(true, spdx), (true, cyclonedx), (false, built)].map(parsed),
+                "{host} {bundle}"
+            );
+        }
+        let name = named(host, "plain")?;
+        publish(&registry, &name, &samples::image())?;
+        let attach = [
+            "attach",
+            "--plain-http",
+            "--disable-path-validation",
+            "--artifact-type",
+            "application/spdx+json",
+        ];
+        Run::new("oras").args(attach).arg(name.whole()).arg(&spdx_file).success()?;
+        let run = cosign(folder.path()).args([
+            "attach",
+            "sbom",
+            "--allow-http-registry",
+            "--type",
+            "cyclonedx",
+            "--sbom",
+        ]);
+        run.arg(&cyclonedx_file).arg(name.whole()).success()?;
+        assert_eq!(predicates(&registry, &name)?, [(true, spdx), (true, cyclonedx)].map(parsed), "{host}");
+    }
+    Ok(())
+}
+
+fn parsed((is_sbom, text): (bool, &str)) -> (bool, serde_json::Value) {
+    (is_sbom, serde_json::from_str(text).expect("JSON"))
+}
+
+/// What attests to an image: whether it is an SBOM, and what it says.
+fn predicates(registry: &Registry, name: &Reference) -> Result<Vec<(bool, serde_json::Value)>, Failure> {
+    block_on(async {
+        let source = RegistrySource::open(Box::new(registry.clone()), name, &"linux/amd64".parse()?).await?;
+        let mut found = Vec::new();
+        for one in source.sboms().await?.iter().chain(&source.provenance().await?) {
+            let predicate = one.predicate().await?;
+            let text = String::from_utf8_lossy(&predicate).into_owned();
+            found.push(parsed((one.kind().is_sbom(), &text)));
+        }
+        found.sort_by_key(|(is_sbom, value)| (!is_sbom, value["spdxVersion"].is_null()));
+        Ok(found)
+    })
 }
 
 fn cosign(folder: &Path) -> Run {

@@ -9,8 +9,9 @@ use plyfold_conformance::tree::{LayerEntry, TreeLine, stacked};
 use plyfold_conformance::{Client, CoreClient};
 use plyfold_core::save::ArchiveForm;
 use plyfold_core::{
-    Blob, BlobRange, CopyOptions, Descriptor, Digest, Document, Error, ErrorKind, ImageRegistry, ImageSource,
-    ImageSourceExt, Platform, RawManifest, Reference, Result, Sparse, reference,
+    Attestation, AttestationOrigin, Blob, BlobRange, CopyOptions, Descriptor, Digest, Document, Error,
+    ErrorKind, ImageRegistry, ImageSource, ImageSourceExt, Platform, RawManifest, Reference, Result, Sparse,
+    reference,
 };
 
 use super::base::{Content, Fault};
@@ -119,6 +120,28 @@ impl Client for BrokenClient {
             std::mem::forget(dyn_clone::clone_box(source));
         }
         tars::broken(self.fault, CoreClient.archive(source, name, form).await?).await
+    }
+
+    async fn sboms(&self, source: &dyn ImageSource) -> Result<Vec<Attestation>> {
+        let mut found = CoreClient.sboms(source).await?;
+        match self.fault {
+            Fault::OneSbomOnly => found.truncate(1),
+            Fault::ReferrersForgotten => found.retain(|one| one.origin() == AttestationOrigin::Index),
+            Fault::StatementsReadEarly => {
+                for one in &found {
+                    one.statement().await?;
+                }
+            }
+            _ => {}
+        }
+        Ok(found)
+    }
+
+    async fn predicate(&self, attestation: &Attestation) -> Result<Bytes> {
+        if self.fault == Fault::PredicatesWrapped {
+            return attestation.statement().await;
+        }
+        CoreClient.predicate(attestation).await
     }
 
     async fn image_blob(

@@ -58,6 +58,8 @@ const REGISTRY: &[(&str, &[Fault])] = &[
     ("S 91", &[Fault::TarsStamped]),
     ("S 92", &[Fault::TarsEndEarly]),
     ("S 93", &[Fault::ProducersOutlive]),
+    ("S 95", &[Fault::OneSbomOnly, Fault::PredicatesWrapped, Fault::StatementsReadEarly]),
+    ("S 96", &[Fault::ReferrersForgotten]),
     ("S 204", &[Fault::OnePlatformSearched]),
     ("X 98", &[Fault::LayersReordered]),
     ("X 99", &[Fault::CopyReserialises, Fault::PushReserialises]),
