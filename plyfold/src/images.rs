@@ -17,6 +17,7 @@ pub use load::LoadedImage;
 #[cfg(feature = "command")]
 pub(crate) use load::Spooled;
 
+mod attestations;
 mod files;
 mod load;
 mod save;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::atomic_file::Owner;
-use crate::{Options, PullPolicy, Result};
+use crate::{Options, Result};
 use clap::{Args as Group, Parser, Subcommand, ValueEnum};
 
 use super::bounds::Bounds;
@@ -13,7 +13,9 @@ use super::disk_args::{Disk, Patch, Resize, Verity, disk_size, file};
 use super::global::Global;
 use super::load_args::Load;
 use super::machine_args::{Boot, BootOptions, HashTrees};
+use super::reading::{Policy, Reading};
 use super::save_args::Save;
+use super::sbom_args::Sbom;
 use super::snapshot_args::Snapshot;
 use super::written_files::{Durably, mode, owner};
 use super::{age, plugins, size};
@@ -156,6 +158,14 @@ pub(crate) enum Verb {
         Examples:\n  plyfold save alpine --out alpine.tar\n  plyfold save app:1 app:2 --out - | ssh host docker load\n  plyfold save app:2 --since app:1 --out delta.tar\n  plyfold save app:1 --platform linux/arm64 --format docker --out app.tar"
     )]
     Save(Save),
+    /// Write the SBOM of an image to standard output, or how the image was built; no layer is fetched
+    #[command(
+        after_help = "SBOMs and provenance are found beside the image in its index, where buildx puts them, and as what refers to it, where \
+        cosign and oras put them; they are written as JSON, without the statement and the envelope around them. Signatures are not verified.\n\
+        A pull of one platform does not bring them: the registry is asked then, for what belongs to the image in the store.\n\n\
+        Examples:\n  plyfold sbom ghcr.io/org/app:1 > app.spdx.json\n  plyfold sbom --list oci:layouts/app:1\n  plyfold sbom --provenance app | jq .buildDefinition.buildType"
+    )]
+    Sbom(Sbom),
     /// Copy an image from one place to another, without the store: all platforms of it, or those of --platform
     #[command(
         after_help = "With one --platform the copy is that image alone, without the index. With several it is an index of which not all is copied: \
@@ -344,16 +354,6 @@ pub(crate) struct Cat {
     pub(crate) reading: Reading,
 }
 
-/// How an image comes whose files are read: options of `ls` and `cat`.
-#[derive(Clone, Copy, Debug, Group)]
-pub(crate) struct Reading {
-    /// When to ask the image's backend [default: if-missing for registries, always for directories and archives]
-    #[arg(long, value_enum)]
-    pub(crate) policy: Option<Policy>,
-    #[command(flatten)]
-    pub(crate) bounds: Bounds,
-}
-
 /// Options of `inspect`.
 #[derive(Debug, Group)]
 pub(crate) struct Inspect {
@@ -464,17 +464,6 @@ pub(crate) struct Export {
     pub(crate) durably: Durably,
 }
 
-/// [`PullPolicy`] on the command line.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub(crate) enum Policy {
-    /// Resolve the name at the backend, and fetch what is missing
-    Always,
-    /// Ask only when something is missing
-    IfMissing,
-    /// Never ask
-    Never,
-}
-
 /// [`crate::Sparse`] on the command line.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
 pub(crate) enum Sparse {
@@ -493,16 +482,6 @@ impl From<Sparse> for crate::Sparse {
             Sparse::Keep => Self::Keep,
             Sparse::Refuse => Self::Refuse,
             Sparse::Rewrite => Self::Rewrite,
-        }
-    }
-}
-
-impl From<Policy> for PullPolicy {
-    fn from(policy: Policy) -> Self {
-        match policy {
-            Policy::Always => Self::Always,
-            Policy::IfMissing => Self::IfMissing,
-            Policy::Never => Self::Never,
         }
     }
 }

@@ -11,9 +11,10 @@ use crate::disk_file::{self, format_of};
 use crate::files::{FileInfo, FileType, Files, FilesFault};
 use crate::{Error, PullOptions, Result, printable, shell};
 
-use super::args::{Cat, Ls, Reading};
+use super::args::{Cat, Ls};
 use super::listed::{JsonList, TextList, escaped};
 use super::pipe::Pipe;
+use super::reading::Reading;
 use super::session::Session;
 use super::terminal::Terminal;
 use super::vmdk_parts::with_descriptor;

@@ -2,7 +2,7 @@
 
 use crate::save::SaveFault;
 use crate::snapshot::SnapshotFault;
-use crate::{Advice, DocumentFault, Error, snapshot};
+use crate::{Advice, AttestationFault, DocumentFault, Error, snapshot};
 
 use super::program;
 
@@ -21,6 +21,9 @@ pub(crate) fn of(error: &Error) -> Option<String> {
     if let Some(SnapshotFault::InUse(_)) = error.detail() {
         let words = "end the virtual machine, and unmount the disk; --live saves it as a power cut would leave it, of a machine that is paused";
         return Some(words.to_owned());
+    }
+    if let Some(AttestationFault::Text(_)) = error.detail() {
+        return Some("--format raw writes it as it is stored".to_owned());
     }
     if let Some(SaveFault::Index) = error.detail() {
         return Some("choose one with --platform".to_owned());

@@ -69,11 +69,14 @@ mod pipe;
 mod plugins;
 mod program;
 mod progress;
+mod reading;
 mod registry;
 mod resize;
 mod root_hashes;
 mod save;
 mod save_args;
+mod sbom;
+mod sbom_args;
 mod session;
 mod shown;
 mod size;
@@ -194,6 +197,7 @@ async fn verb(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Res
         Verb::Snapshot(verb) => snapshot::run(verb, session, terminal).await,
         Verb::Load(options) => load::load(&session.await?, options).await,
         Verb::Save(options) => save::write(&session.await?, options).await,
+        Verb::Sbom(options) => sbom::show(&session.await?, options).await,
         Verb::Export(options) => export::write(&session.await?, options).await,
         Verb::Copy { source, target, referrers, sparse } => {
             registry::copy_image(&context()?, &source, &target, sparse.into(), referrers).await

@@ -18,6 +18,9 @@ fn hint(verb: &str) -> Option<&'static str> {
         "mount" | "create" => {
             "`plyfold materialize IMAGE --as erofs-merged --out DIR` makes block devices, and prints how to mount and boot them"
         }
+        "attest" | "attestation" | "attestations" | "provenance" | "scan" | "scout" => {
+            "`plyfold sbom IMAGE --list` lists the SBOMs of an image, `plyfold sbom IMAGE --provenance` writes how it was built"
+        }
         "archive" => "`plyfold save IMAGE --out FILE` writes images as one archive",
         "checkpoint" | "restore" | "dump" => {
             "`plyfold snapshot save DIR NAME` saves the disks of an image with what a guest has written, `plyfold snapshot load NAME --out DIR` makes them again"

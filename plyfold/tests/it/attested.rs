@@ -1,0 +1,83 @@
+//! SBOMs and provenance of images, wherever they are.
+
+use plyfold::{Images, PullOptions, PullPolicy, digest};
+use plyfold_conformance::samples::{self, ATTESTED};
+use plyfold_conformance::server::FaultServer;
+
+use super::run::{Place, check};
+
+const AMD64: &str = "--platform linux/amd64";
+
+#[test]
+fn runs_are_as_they_were() {
+    let server = FaultServer::start().unwrap();
+    server.put("org/app", "1", &samples::attested());
+    server.put("org/plain", "1", &samples::image());
+    server.put("org/referred", "1", &samples::attested_image());
+    for (number, referrer) in samples::attestation_referrers().iter().enumerate() {
+        server.put("org/referred", &format!("r{number}"), referrer);
+    }
+    let mut place = Place::new();
+    place.hosts.push(server.host().to_owned());
+    samples::write_layout(
+        &place.dir.path().join("layout"),
+        &[("localhost/app:1".to_owned(), &samples::attested())],
+    )
+    .unwrap();
+    let lines = [
+        format!("sbom HOST:PORT/org/app:1 {AMD64}"),
+        format!("sbom HOST:PORT/org/app:1 {AMD64} --list"),
+        format!("sbom HOST:PORT/org/app:1 {AMD64} --format cyclonedx"),
+        format!("sbom HOST:PORT/org/app:1 {AMD64} --all --format spdx"),
+        format!("sbom HOST:PORT/org/app:1 {AMD64} --provenance"),
+        format!("sbom HOST:PORT/org/app:1 {AMD64} --provenance --format raw"),
+        format!("sbom HOST:PORT/org/app:1 {AMD64} --provenance --format spdx"),
+        "sbom HOST:PORT/org/app:1 --platform linux/arm64".to_owned(),
+        "sbom HOST:PORT/org/app:1 --platform linux/arm64 --format cyclonedx".to_owned(),
+        "sbom HOST:PORT/org/app:1 --platform linux/arm64 --provenance".to_owned(),
+        format!("sbom HOST:PORT/org/plain:1 {AMD64}"),
+        format!("sbom HOST:PORT/org/none:1 {AMD64}"),
+        format!("sbom HOST:PORT/org/referred:1 {AMD64} --list --json"),
+        format!("sbom HOST:PORT/org/referred:1 {AMD64} --all"),
+        format!("sbom HOST:PORT/org/referred:1 {AMD64} --provenance"),
+        format!("sbom HOST:PORT/org/app:1 {AMD64} --policy never"),
+        format!("pull HOST:PORT/org/app:1 {AMD64} -q"),
+        format!("sbom HOST:PORT/org/app:1 {AMD64} --policy never"),
+        format!("sbom HOST:PORT/org/app:1 {AMD64} --format cyclonedx"),
+        format!("sbom oci:{{}}/layout:localhost/app:1 {AMD64} --format cyclonedx"),
+        "load {}/layout -q".to_owned(),
+        format!("sbom localhost/app:1 {AMD64} --policy never --format cyclonedx"),
+        "attest HOST:PORT/org/app:1".to_owned(),
+    ];
+    check("sbom", &lines.map(|line| place.run(&line)));
+}
+
+/// What the name stands for in the registry by now is another image.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_attests_to_the_image_in_the_cache_is_asked_for_by_its_digest() {
+    let server = FaultServer::start().unwrap();
+    let sample = samples::attested();
+    server.put("org/app", "1", &sample);
+    let folder = tempfile::tempdir().unwrap();
+    let images = Images::open(folder.path().join("store")).await.unwrap();
+    let options = PullOptions { platform: "linux/amd64".parse().unwrap(), ..PullOptions::default() };
+    let name = format!("{}/org/app:1", server.host());
+    let pulled = images.pull(&name, options.clone()).await.unwrap();
+    server.put("org/app", "1", &samples::image());
+    server.clear_requests();
+    let found = images.sboms(&name, &options).await.unwrap();
+    let subjects: Vec<_> = found.iter().map(|one| one.subject().clone()).collect();
+    assert_eq!(subjects, [pulled.manifest.clone(), pulled.manifest.clone(), pulled.manifest.clone()]);
+    // Layers are not fetched, and statements when they are asked for.
+    let blobs =
+        |server: &FaultServer| server.requests().iter().filter(|x| x.target.contains("/blobs/")).count();
+    assert_eq!(blobs(&server), 0);
+    assert_eq!(found[0].predicate().await.unwrap(), ATTESTED[0].1);
+    assert_eq!(blobs(&server), 1);
+    // The registry itself has another image by now.
+    let always = PullOptions { policy: PullPolicy::Always, ..options.clone() };
+    assert!(images.sboms(&name, &always).await.unwrap().is_empty());
+    let never = PullOptions { policy: PullPolicy::Never, ..options };
+    assert!(images.provenance(&name, &never).await.is_err(), "the index lists what is not here");
+    assert_eq!(digest::sha256(&found[0].statement().await.unwrap()), *found[0].content().digest());
+}
