@@ -1,8 +1,10 @@
 //! What is for one host stays with its scheme, host and port: certificates, CAs, `skip_verify` and proxies, wherever a
 //! registry sends us; and who may see credentials.
 
+use std::env;
 use std::fmt::Write as _;
 use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -203,8 +205,24 @@ async fn a_mirror_without_credentials_has_none_to_send() {
     );
 }
 
-#[tokio::test]
-async fn the_log_says_where_credentials_go() {
+/// In a process of its own: where another thread logs a line first, while no one listens, `tracing` may keep that line
+/// from one who listens later.
+#[test]
+fn the_log_says_where_credentials_go() {
+    const ALONE: &str = "PLYFOLD_TEST_ALONE";
+    if env::var_os(ALONE).is_some() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        return runtime.unwrap().block_on(the_log_says_where());
+    }
+    let mut child = Command::new(env::current_exe().unwrap());
+    child.args(["--exact", "bound::the_log_says_where_credentials_go", "--nocapture"]).env(ALONE, "1");
+    let ended = child.output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stdout);
+    let ran = ended.status.success() && said.contains(" 1 passed");
+    assert!(ran, "{said}{}", String::from_utf8_lossy(&ended.stderr));
+}
+
+async fn the_log_says_where() {
     let scene = with_token_server();
     let log = Log::default();
     let guard = tracing::subscriber::set_default(log.clone());
