@@ -2,40 +2,21 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek};
 
 use crate::holes::data_from;
+use crate::range_write::RangeWrite;
 
 /// One file that a materializer writes: empty at first, to be filled in any order, and read back.
 ///
 /// The file becomes visible only after the materializer has returned `Ok` and the caller has verified and
 /// synced it, so a materializer never cleans up.
-pub trait Output: Read + Write + Seek + Send {
+pub trait Output: RangeWrite + Read + Seek + Send {
     /// Sets the file's length in bytes; what was never written reads as zeros.
     ///
     /// # Errors
     /// What the file system reports.
     fn set_len(&mut self, length: u64) -> std::io::Result<()>;
-
-    /// Writes `length` bytes of `source` from its byte `from` on, at the current position; the position of `source`
-    /// moves, too. Files of Linux are copied by `copy_file_range(2)`: they share blocks where the file system can.
-    ///
-    /// # Errors
-    /// What the file system reports; [`UnexpectedEof`](std::io::ErrorKind::UnexpectedEof) when `source` ends before.
-    fn copy_range(&mut self, mut source: &File, from: u64, length: u64) -> std::io::Result<()> {
-        let end = from.checked_add(length).ok_or(std::io::ErrorKind::InvalidInput)?;
-        let mut at = source.seek(SeekFrom::Start(from))?;
-        while at < end {
-            // For two files this is the system call.
-            match std::io::copy(&mut source.take(end - at), self) {
-                Ok(0) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
-                Err(e) if e.kind() != std::io::ErrorKind::Interrupted => return Err(e),
-                // Both positions say how far it came.
-                _ => at = source.stream_position()?,
-            }
-        }
-        Ok(())
-    }
 
     /// The first byte at `offset` or behind it that may be other than zero; `None` where there is none. The position moves.
     /// Files of Linux skip their holes.
@@ -60,10 +41,6 @@ impl Output for File {
 impl<O: Output + ?Sized> Output for &mut O {
     fn set_len(&mut self, length: u64) -> std::io::Result<()> {
         (**self).set_len(length)
-    }
-
-    fn copy_range(&mut self, source: &File, from: u64, length: u64) -> std::io::Result<()> {
-        (**self).copy_range(source, from, length)
     }
 
     fn data_from(&mut self, offset: u64) -> std::io::Result<Option<u64>> {
@@ -116,6 +93,8 @@ impl fmt::Display for Format {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{SeekFrom, Write};
+
     use super::*;
 
     /// An output that is no file: what is not forwarded is read and written.
@@ -142,6 +121,8 @@ mod tests {
             self.0.seek(to)
         }
     }
+
+    impl RangeWrite for Wrapped {}
 
     impl Output for Wrapped {
         fn set_len(&mut self, length: u64) -> std::io::Result<()> {

@@ -5,7 +5,9 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
-use plyfold_core::{Advice, ArtifactHandle, ArtifactReader, Error, ErrorKind, Output, Result, Size, is_zero};
+use plyfold_core::{
+    Advice, ArtifactHandle, ArtifactReader, Error, ErrorKind, Output, RangeWrite, Result, Size, is_zero,
+};
 use tempfile::NamedTempFile;
 
 use crate::blocking::Stop;
@@ -360,7 +362,9 @@ impl Output for AtomicFile {
             _ => e,
         })
     }
+}
 
+impl RangeWrite for AtomicFile {
     fn copy_range(&mut self, source: &File, from: u64, length: u64) -> io::Result<()> {
         /// Bytes between two looks at whether the work is cancelled.
         const STEP: u64 = 64 << 20;

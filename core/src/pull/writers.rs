@@ -10,6 +10,7 @@ use crate::durable::temporary_file;
 use crate::format::Output;
 use crate::layer::TreeLimits;
 use crate::materializer::{OutputSpec, Role, Sink};
+use crate::range_write::RangeWrite;
 use crate::{Advice, Error, ErrorKind, Result};
 
 /// All files of a format.
@@ -147,7 +148,9 @@ impl Output for Slot {
     fn set_len(&mut self, length: u64) -> io::Result<()> {
         self.file()?.set_len(length)
     }
+}
 
+impl RangeWrite for Slot {
     fn copy_range(&mut self, source: &File, from: u64, length: u64) -> io::Result<()> {
         /// Bytes between two looks at whether the call is over.
         const STEP: u64 = 64 << 20;

@@ -9,11 +9,11 @@ use super::gather::gather;
 use super::member::{Member, Members};
 use super::options::{ArchiveForm, SaveOptions};
 use super::stream::TarReader;
-use super::writer::{InFile, Writer};
+use super::writer::Writer;
 use super::{docker, oci};
 use crate::blocking::Stop;
-use crate::format::Output;
 use crate::progress::{Event, Operation};
+use crate::range_write::RangeWrite;
 use crate::{Digest, Result};
 
 /// All that an archive of some images has: their documents are read, their blobs are read when it is written.
@@ -83,9 +83,9 @@ impl Contents {
     /// # Errors
     /// Those of the images' registries; [`Corrupt`](crate::ErrorKind::Corrupt) when a blob is not what its descriptor says;
     /// [`Io`](crate::ErrorKind::Io) of `out`.
-    pub fn write(self, out: &mut dyn Output, stop: &Stop) -> Result<()> {
+    pub fn write(self, out: &mut dyn RangeWrite, stop: &Stop) -> Result<()> {
         let (writer, operation) = self.into_writer();
-        let written = writer.write(&mut InFile(out), stop);
+        let written = writer.write(out, stop);
         operation.end(written)
     }
 

@@ -9,8 +9,8 @@ use futures_util::Stream;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::mpsc;
 
-use super::writer::Sink;
 use crate::blocking::{Stop, StopOnDrop};
+use crate::range_write::RangeWrite;
 use crate::worker::Workers;
 use crate::{Error, ErrorKind, Result};
 
@@ -148,4 +148,4 @@ impl Write for Pieces {
     }
 }
 
-impl Sink for Pieces {}
+impl RangeWrite for Pieces {}

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, Write};
 
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -13,43 +12,15 @@ use super::member::{Member, Members};
 use super::options::SaveOptions;
 use crate::blocking::Stop;
 use crate::digest::Hasher;
-use crate::format::Output;
 use crate::manifest::is_foreign;
 use crate::progress::{Event, Started};
 use crate::pull::{Retry, Row};
+use crate::range_write::RangeWrite;
 use crate::tar_out::TarOut;
 use crate::{Blob, BlobRange, Descriptor, Error, ErrorKind, Mismatch, Result, reopened, select};
 
 /// Blobs that are copied by the kernel and hashed at the same time.
 const CHECKS: usize = 4;
-
-/// Where an archive goes.
-pub(crate) trait Sink: Write {
-    /// Writes a range of a file by the kernel; `None` where that is not possible.
-    fn copy_range(&mut self, source: &File, length: u64) -> Option<io::Result<()>> {
-        let _ = (source, length);
-        None
-    }
-}
-
-/// An archive that is a file.
-pub(super) struct InFile<'a>(pub(super) &'a mut dyn Output);
-
-impl Write for InFile<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-
-impl Sink for InFile<'_> {
-    fn copy_range(&mut self, source: &File, length: u64) -> Option<io::Result<()>> {
-        Some(self.0.copy_range(source, 0, length))
-    }
-}
 
 /// What writes an archive.
 pub(super) struct Writer {
@@ -61,7 +32,7 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Writes all members, and the end when every one is verified.
-    pub(super) fn write(self, out: &mut dyn Sink, stop: &Stop) -> Result<()> {
+    pub(super) fn write(self, out: &mut dyn RangeWrite, stop: &Stop) -> Result<()> {
         let mut writing = Writing { writer: &self, tar: TarOut::new(out), stop, checks: VecDeque::new() };
         let mut folders = Vec::new();
         for (name, member) in &self.members {
@@ -78,7 +49,7 @@ impl Writer {
 
 struct Writing<'a> {
     writer: &'a Writer,
-    tar: TarOut<&'a mut dyn Sink>,
+    tar: TarOut<&'a mut dyn RangeWrite>,
     stop: &'a Stop,
     checks: VecDeque<Check<'a>>,
 }
@@ -197,12 +168,7 @@ impl<'a> Writing<'a> {
     /// Writes the first `size` bytes of a file.
     fn copy(&mut self, file: &File, size: u64) -> Result<()> {
         self.tar.data_by(size, |out| {
-            let copied = out.copy_range(file, size).unwrap_or_else(|| {
-                let mut source = file;
-                io::Seek::rewind(&mut source)?;
-                let copied = io::copy(&mut io::Read::take(source, size), out)?;
-                if copied == size { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
-            });
+            let copied = out.copy_range(file, 0, size);
             copied.map_err(|e| Error::io("writing the tar", e))
         })
     }

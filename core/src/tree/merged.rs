@@ -4,11 +4,14 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use crate::format::Output;
 use crate::layer::{Compression, DataExtent, LayerSummary, LayerTar, TreeLimits};
+use crate::range_write::RangeWrite;
 use crate::{Digest, Error, Result, is_zero};
 
-use super::{DroppedXattrs, Kind, LayerTree, LayerTreeBuilder, NodeId, Tree, TreeFault, is_kept_xattr};
+use super::{
+    DroppedXattrs, Kind, LayerTree, LayerTreeBuilder, NodeId, Tree, TreeFault, is_kept_xattr,
+    is_overlay_xattr,
+};
 
 mod data;
 mod source;
@@ -41,8 +44,8 @@ const BLOCK: u64 = 4096;
 /// [`MergedTree::extents`] tells of zeros, and for its files. So a format puts files in the order of their names, and finds
 /// holes by the bytes (rule M 266 `content_makes_the_same_bytes_wherever_it_lies`).
 ///
-/// Extended attributes that no layer's file keeps ([`is_kept_xattr`]) are left out, overlayfs' own among them: a layer
-/// must not set those.
+/// Extended attributes that no layer's file keeps ([`is_kept_xattr`]) are left out, but by
+/// [`with_every_xattr`](Self::with_every_xattr), and always those of overlayfs: a layer must not set those.
 ///
 /// ```
 /// use plyfold_core::layer::{LayerOptions, LayerTar, TreeLimits};
@@ -124,6 +127,29 @@ impl MergedTree {
         limits: TreeLimits,
         scratch: &Path,
     ) -> Result<Self> {
+        Self::gather(layers, limits, scratch, is_kept_xattr)
+    }
+
+    /// As [`MergedTree::from_sources`], for what holds attributes of every name, such as a tar: only overlayfs' own are left
+    /// out. The [files](LayerFile) of layers have to be such that nothing was left out of them
+    /// ([`Made::losses`](crate::Made::losses)).
+    ///
+    /// # Errors
+    /// As [`MergedTree::from_sources`].
+    pub fn with_every_xattr(
+        layers: impl IntoIterator<Item = Result<LayerSource>>,
+        limits: TreeLimits,
+        scratch: &Path,
+    ) -> Result<Self> {
+        Self::gather(layers, limits, scratch, |name| !is_overlay_xattr(name))
+    }
+
+    fn gather(
+        layers: impl IntoIterator<Item = Result<LayerSource>>,
+        limits: TreeLimits,
+        scratch: &Path,
+        keeps: fn(&[u8]) -> bool,
+    ) -> Result<Self> {
         let mut gathered = Gathered::new(scratch);
         let each = limits.clone();
         let (mut diff_ids, mut summaries) = (Vec::new(), Vec::new());
@@ -132,7 +158,7 @@ impl MergedTree {
             let (tree, diff_id) = match layer? {
                 LayerSource::File(file) => of_file(file, each.clone(), &mut gathered)?,
                 LayerSource::Tar(tar) => {
-                    let (tree, summary) = of_tar(*tar, each.clone(), &mut gathered, &mut dropped)?;
+                    let (tree, summary) = of_tar(*tar, each.clone(), &mut gathered, (keeps, &mut dropped))?;
                     let diff_id = summary.diff_id.clone();
                     summaries.push(summary);
                     (tree, diff_id)
@@ -216,7 +242,7 @@ impl MergedTree {
     }
 
     /// Writes `length` bytes of a regular file, from `offset` on, to `out` where that stands: by
-    /// [`Output::copy_range`] where they are many, so that blocks are shared where that is possible. Holes are written as
+    /// [`RangeWrite::copy_range`] where they are many, so that blocks are shared where that is possible. Holes are written as
     /// zeros.
     ///
     /// # Errors
@@ -224,7 +250,7 @@ impl MergedTree {
     ///
     /// # Panics
     /// When `file` is of another, larger tree.
-    pub fn copy_to(&self, file: NodeId, offset: u64, length: u64, out: &mut dyn Output) -> Result<()> {
+    pub fn copy_to(&self, file: NodeId, offset: u64, length: u64, out: &mut dyn RangeWrite) -> Result<()> {
         let end = offset.saturating_add(length);
         let mut buffer = vec![0; PIECE.min(usize::try_from(length).unwrap_or(PIECE))];
         let mut at = offset;
@@ -245,7 +271,7 @@ impl MergedTree {
         &self,
         file: NodeId,
         range: std::ops::Range<u64>,
-        out: &mut dyn Output,
+        out: &mut dyn RangeWrite,
         buffer: &mut [u8],
     ) -> Result<()> {
         let mut at = range.start;
@@ -314,14 +340,14 @@ fn of_tar(
     mut tar: LayerTar,
     limits: TreeLimits,
     gathered: &mut Gathered<'_>,
-    dropped: &mut DroppedXattrs,
+    (keeps, dropped): (fn(&[u8]) -> bool, &mut DroppedXattrs),
 ) -> Result<(LayerTree<FileData>, LayerSummary)> {
     let mut builder = LayerTreeBuilder::within(limits);
     let file = tar.plain_file();
     let number = if file.is_some() { gathered.next_number() } else { None };
     while let Some(mut entry) = tar.next_entry()? {
-        dropped.count(entry.metadata.xattrs.iter().map(|(name, _)| &**name), 1);
-        entry.metadata.xattrs.retain(|(name, _)| is_kept_xattr(name));
+        dropped.count(entry.metadata.xattrs.iter().map(|(name, _)| &**name).filter(|name| !keeps(name)), 1);
+        entry.metadata.xattrs.retain(|(name, _)| keeps(name));
         builder.insert(entry, |size, extents| {
             let mut position = tar.position();
             let mut take = |run: DataExtent| {

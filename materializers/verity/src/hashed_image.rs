@@ -6,7 +6,7 @@ use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
 use std::num::NonZero;
 
 use plyfold_core::layer::TreeLimits;
-use plyfold_core::{Error, HashTree, Output, Result, Role, Sink, TreePlace};
+use plyfold_core::{Error, HashTree, Output, RangeWrite, Result, Role, Sink, TreePlace};
 
 use crate::layout::TreeLayout;
 use crate::leaf_hasher::{LeafHasher, reading};
@@ -176,7 +176,9 @@ impl Output for HashedImage<'_> {
         }
         Ok(())
     }
+}
 
+impl RangeWrite for HashedImage<'_> {
     fn copy_range(&mut self, source: &File, from: u64, length: u64) -> io::Result<()> {
         self.image()?.copy_range(source, from, length)?;
         let (end, fed) = (self.at + length, self.hasher.fed());

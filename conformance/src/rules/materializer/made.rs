@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use plyfold_core::layer::{LayerOptions, LayerTar};
 use plyfold_core::tree::MergedTree;
 use plyfold_core::{
-    Digest, Error, Input, InputArtifact, LocalArtifact, Made as Told, Materializer, Output, Result, Role,
-    Sink, digest,
+    Digest, Error, Input, InputArtifact, LocalArtifact, Made as Told, Materializer, Output, RangeWrite,
+    Result, Role, Sink, digest,
 };
 use tempfile::TempDir;
 
@@ -317,6 +317,8 @@ impl Write for Small {
         Ok(())
     }
 }
+
+impl RangeWrite for Small {}
 
 impl Output for Small {
     fn set_len(&mut self, length: u64) -> io::Result<()> {

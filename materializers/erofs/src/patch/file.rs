@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
 use plyfold_core::blocking::Stop;
-use plyfold_core::{Error, Output, Result};
+use plyfold_core::{Error, Output, RangeWrite, Result};
 
 use crate::fault::ErofsFault;
 
@@ -122,6 +122,8 @@ impl Seek for Cursor<'_> {
         Ok(self.at)
     }
 }
+
+impl RangeWrite for Cursor<'_> {}
 
 impl Output for Cursor<'_> {
     fn set_len(&mut self, length: u64) -> io::Result<()> {

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use plyfold_conformance::samples::LayerBuilder;
 use plyfold_core::layer::{LayerOptions, LayerTar};
 use plyfold_core::tree::{Kind, NodeId};
-use plyfold_core::{ErrorKind, Materializer as _, Output};
+use plyfold_core::{ErrorKind, Materializer as _, Output, RangeWrite};
 use plyfold_erofs::{ErofsLayer, Options, Reader};
 
 use crate::common::{image, rich_layer};
@@ -161,6 +161,8 @@ impl Seek for Full {
         self.file.seek(to)
     }
 }
+
+impl RangeWrite for Full {}
 
 impl Output for Full {
     fn set_len(&mut self, length: u64) -> io::Result<()> {

@@ -5,7 +5,7 @@ use std::io::{self, Cursor, Read, Seek, Write};
 
 use plyfold_conformance::samples::LayerBuilder;
 use plyfold_core::layer::{LayerOptions, LayerTar};
-use plyfold_core::{Materializer as _, Output, Sink};
+use plyfold_core::{Materializer as _, Output, RangeWrite, Sink};
 use plyfold_erofs::ErofsLayer;
 
 /// A file of which every other call is cut off before it has done anything.
@@ -49,6 +49,8 @@ impl Seek for Interrupted {
         self.file.seek(to)
     }
 }
+
+impl RangeWrite for Interrupted {}
 
 impl Output for Interrupted {
     fn set_len(&mut self, length: u64) -> io::Result<()> {

@@ -18,7 +18,9 @@ use std::os::unix::fs::MetadataExt as _;
 
 use plyfold_core::digest::Hasher;
 use plyfold_core::layer::{Metadata, Timestamp};
-use plyfold_core::{ErrorKind, InputArtifact, LocalArtifact, Made, Materializer as _, Output, Result, Role};
+use plyfold_core::{
+    ErrorKind, InputArtifact, LocalArtifact, Made, Materializer as _, Output, RangeWrite, Result, Role,
+};
 use plyfold_ext4::{Ext4Upper, MAX_SIZE, MIN_SIZE};
 
 fn image(upper: &Ext4Upper) -> File {
@@ -208,6 +210,8 @@ impl Seek for Full {
         self.file.seek(to)
     }
 }
+
+impl RangeWrite for Full {}
 
 impl Output for Full {
     fn set_len(&mut self, length: u64) -> io::Result<()> {
