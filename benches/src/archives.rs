@@ -1,4 +1,4 @@
-//! Archives: `save` beside a copy of what it writes, and beside skopeo.
+//! Archives: `save` beside a copy of what it writes, and beside skopeo; `export` beside crane.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -26,5 +26,12 @@ pub(crate) fn compare(bench: &Bench, plyfold: &Path, image: &str) -> Result<()> 
         copy.out_as(&format!("{to}:"), &at("theirs.tar"))
     };
     bench.compare("save beside skopeo", &save("oci"), &peer("oci-archive"), Goal::Ratio(0.5))?;
-    bench.compare("save --format docker", &save("docker"), &peer("docker-archive"), Goal::Ratio(0.5))
+    bench.compare("save --format docker", &save("docker"), &peer("docker-archive"), Goal::Ratio(0.5))?;
+    let export = Program::new(plyfold).args(["export", &uri, "--quiet", "--no-sync", "--store"]).arg(&store);
+    let export = export.arg("--out").out(&at("ours.tar"));
+    let crane = env::var_os("CRANE").map_or_else(|| PathBuf::from("crane"), PathBuf::from);
+    let script = "exec \"$0\" export - \"$2\" < \"$1\"";
+    let crane =
+        Program::new("sh").arg("-c").arg(script).arg(&crane).arg(at("result.tar")).out(&at("theirs.tar"));
+    bench.compare("export beside crane", &export, &crane, Goal::Ratio(0.4))
 }

@@ -8,8 +8,9 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use plyfold_core::copy::{CopyOptions, copy};
-use plyfold_core::layer::{LayerForm, LayerOptions, LayerTar};
+use plyfold_core::layer::{LayerForm, LayerOptions, LayerTar, TreeLimits};
 use plyfold_core::save::{ArchiveForm, SaveOptions};
+use plyfold_core::tree::MergedTree;
 use plyfold_core::{
     Attestation, Blob, BlobRange, CacheProvider, CacheProviderExt, Descriptor, Digest,
     ImageAttestations as _, ImageRegistry, ImageRegistryExt as _, ImageSource, ImageSourceExt,
@@ -292,8 +293,10 @@ pub trait Client: Debug + Send + Sync {
                 let options = LayerOptions { diff_id: Some(diff_id), form, ..LayerOptions::default() };
                 LayerTar::new(std::io::Cursor::new(content), options)
             };
+            let (layers, limits) = ((0..layers.len()).map(|at| Ok(open(at)?.into())), TreeLimits::default());
+            let image = MergedTree::with_every_xattr(layers, limits, &std::env::temp_dir())?;
             let mut tar = Vec::new();
-            flatten(layers.len(), open, &mut tar).map(|()| tar)
+            flatten(&image, &mut tar).map(|()| tar)
         });
         flattened.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
     }

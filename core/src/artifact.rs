@@ -355,7 +355,7 @@ impl ArtifactReader {
         Ok(Self { artifact, own: Some((own, start)), position: 0 })
     }
 
-    /// Copies the rest of the file to `out`, at its position: by [`Output::copy_range`] for a file of this machine.
+    /// Copies the rest of the file to `out`, at its position: by [`RangeWrite::copy_range`](crate::RangeWrite::copy_range) for a file of this machine.
     ///
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io), [`Corrupt`](crate::ErrorKind::Corrupt) when the file has fewer bytes than it says.

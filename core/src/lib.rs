@@ -47,6 +47,7 @@ mod blob;
 mod credential;
 mod error;
 mod fault;
+mod flat_image;
 mod flatten;
 mod format;
 mod go_json;
@@ -88,6 +89,7 @@ pub use copy::{Copied, CopyFault, CopyJob, CopyOptions, Platforms, Sparse, copy,
 pub use credential::{Credential, Secret};
 pub use error::{Error, ErrorKind, Result, printable};
 pub use fault::{Fault, Mismatch};
+pub use flat_image::{FlatImage, FlatOptions};
 pub use flatten::flatten;
 pub use format::{Format, Output};
 pub use hash_tree::{HashTree, HashedPartition, PartitionRange, TreePlace};

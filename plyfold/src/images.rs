@@ -18,6 +18,7 @@ pub use load::LoadedImage;
 pub(crate) use load::Spooled;
 
 mod attestations;
+mod export;
 mod files;
 mod load;
 mod save;

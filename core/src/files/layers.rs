@@ -15,10 +15,10 @@ const ZEROS: [u8; 4096] = [0; 4096];
 /// Where a file's bytes lie: the entry of a layer that brought them.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct TarPlace {
-    pub(crate) layer: u32,
-    pub(crate) entry: u32,
+    layer: u32,
+    entry: u32,
     /// A fingerprint of the runs of data: it differs only if the layer changed between two readings.
-    pub(crate) extents: u64,
+    extents: u64,
 }
 
 impl HeapSize for TarPlace {
@@ -119,7 +119,7 @@ fn zeros(mut count: u64, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()
 }
 
 /// The image of layers, each read to its verified end. It may take as much memory as a layer.
-pub(crate) fn stacked(layers: usize, open: &impl Fn(usize) -> Result<LayerTar>) -> Result<Tree<TarPlace>> {
+fn stacked(layers: usize, open: &impl Fn(usize) -> Result<LayerTar>) -> Result<Tree<TarPlace>> {
     let first = if layers == 0 { None } else { Some(open(0)?) };
     let limits = first.as_ref().map_or_else(TreeLimits::default, |tar| tar.limits().tree.clone());
     let mut first = first.into_iter();
@@ -146,7 +146,7 @@ fn metadata(layer: usize, mut tar: LayerTar) -> Result<LayerTree<TarPlace>> {
 }
 
 /// 0 for a file without holes.
-pub(crate) fn fingerprint(extents: Option<&[DataExtent]>) -> u64 {
+fn fingerprint(extents: Option<&[DataExtent]>) -> u64 {
     extents.map_or(0, |extents| {
         let mut hasher = DefaultHasher::new();
         for extent in extents {

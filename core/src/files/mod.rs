@@ -9,5 +9,4 @@ mod tree;
 
 pub use info::{FileInfo, FileType, Files, FilesFault};
 pub use layers::{LayerFiles, TarPlace};
-pub(crate) use layers::{fingerprint, stacked};
 pub use tree::TreeFiles;

@@ -1,42 +1,33 @@
 //! An image as one tar: its layers stacked, whiteouts applied.
 //!
-//! Two passes over the layers, since a tar cannot say what a later layer removes: the first keeps metadata
-//! only, the second passes on the content that is still there. Memory holds the metadata, never content, within the
-//! [`TreeLimits`] of the layers.
-//!
-//! The order is fixed, so the same layers give the same bytes: directories, parents first, missing
-//! ones as 0755 root:root (S 87); regular files, bottom layer first, in the order of its tar; links, devices and
-//! FIFOs; at last the further names of files, behind the first one that they link to (S 84).
+//! The order is fixed, and what is written depends on the image alone, not on where its content lies: every name, a
+//! directory before what is in it, siblings in the order of their names' bytes (S 87); a file with several names is a
+//! hard link at all but the first of them (S 84). A run of 1 MiB of zeros or more, from a multiple of 4,096 on, is a hole,
+//! however the layer's tar has it.
 
-use std::io::Write;
+use std::io::BufWriter;
 
-use crate::files::{TarPlace, fingerprint, stacked};
-use crate::layer::{DataExtent, EntryKind, FileKind, ImagePath, LayerTar};
+use crate::Result;
+use crate::range_write::RangeWrite;
 use crate::tar_out::TarOut;
-use crate::tree::{Kind, NodeId, Place, Tree};
-use crate::{Error, Result};
+use crate::tree::{Kind, MergedTree, NodeId, Place};
 
+mod holes;
 mod writer;
 
-use writer::{Item, Runs, header, zeros};
+use holes::data_of;
+use writer::{Item, header};
 
-/// The first name of every file of an image, by its node.
-struct FirstNames(Vec<Option<Place>>);
+/// Bytes of headers and small files that are written at once.
+const BUFFER: usize = 256 << 10;
 
-impl FirstNames {
-    fn path(&self, tree: &Tree<TarPlace>, id: NodeId) -> ImagePath {
-        match self.0[id.index()] {
-            Some(place) => tree.path(place, |directory| self.0[directory.index()]),
-            None => ImagePath::ROOT,
-        }
-    }
-}
-
-/// Writes the image of `layers` layers, bottom first, to `out` as one tar. `open` starts a layer from its
-/// beginning and is asked for each twice.
+/// Writes an image to `out` as one tar. Content is copied where it lies, so no layer is read.
 ///
-/// Ustar, with PAX records where that is too narrow; sparse files stay sparse (GNU format 1.0). After an error
-/// the bytes in `out` are not a complete tar: the end-of-archive blocks are missing.
+/// Ustar, with PAX records where that is too narrow; sparse files are of GNU format 1.0. After an error, which may
+/// be that content was [changed](MergedTree::check_unchanged) meanwhile, the bytes in `out` are not a complete tar: the
+/// end-of-archive blocks are missing.
+///
+/// Read the image by [`MergedTree::with_every_xattr`]: the tar has the attributes that the tree has.
 ///
 /// # Contract
 /// S 81 `flattened_tar_equals_overlay_of_layers`, S 83 `hardlink_to_overwritten_or_deleted_target`,
@@ -44,89 +35,57 @@ impl FirstNames {
 /// S 88 `file_replaces_dir_and_dir_replaces_file`.
 ///
 /// # Errors
-/// Those of [`LayerTar`] and [`Tree::from_layers`]; [`Io`](crate::ErrorKind::Io) from `out`;
-/// [`Corrupt`](crate::ErrorKind::Corrupt) when a layer's second reading is not like its first.
+/// [`Io`](crate::ErrorKind::Io) of the content and of `out`; those of [`MergedTree::check_unchanged`].
 ///
 /// ```
-/// use plyfold_core::layer::{LayerOptions, LayerTar};
+/// use plyfold_core::layer::{LayerOptions, LayerTar, TreeLimits};
+/// use plyfold_core::tree::MergedTree;
 ///
-/// let layers: [&'static [u8]; 2] = [&[0; 1024], &[]];
+/// let scratch = tempfile::tempdir()?;
+/// let layer = LayerTar::new(&[0; 1024][..], LayerOptions::default())?;
+/// let image = MergedTree::with_every_xattr([Ok(layer.into())], TreeLimits::default(), scratch.path())?;
 /// let mut out = Vec::new();
-/// plyfold_core::flatten(2, |at| LayerTar::new(layers[at], LayerOptions::default()), &mut out)?;
+/// plyfold_core::flatten(&image, &mut out)?;
 /// assert_eq!(out.len(), 1536, "the root directory and the end");
-/// # Ok::<(), plyfold_core::Error>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn flatten(layers: usize, open: impl Fn(usize) -> Result<LayerTar>, out: impl Write) -> Result<()> {
-    let tree = stacked(layers, &open)?;
-    let mut names = FirstNames(vec![None; tree.capacity()]);
-    let (mut files, mut specials, mut links) = (Vec::new(), Vec::new(), Vec::new());
-    let mut tar = TarOut::new(out);
+pub fn flatten(image: &MergedTree, out: &mut dyn RangeWrite) -> Result<()> {
+    let tree = image.tree();
+    let mut first: Vec<Option<Place>> = vec![None; tree.capacity()];
+    let mut tar = TarOut::new(BufWriter::with_capacity(BUFFER, out));
     let mut walk = tree.walk();
     while let Some((place, id)) = walk.step() {
         let node = tree.node(id);
-        if names.0[id.index()].is_some() {
-            links.extend(place.map(|place| (place, id)));
+        if let Some(target) = first[id.index()] {
+            let target = tree.path(target, |directory| first[directory.index()]);
+            header(&mut tar, &walk.path(), node, Item::HardLink(target.as_bytes()))?;
             continue;
         }
-        names.0[id.index()] = place;
+        first[id.index()] = place;
         match &node.kind {
-            Kind::Directory(_) => header(&mut tar, &walk.path(), node, Item::Node(None))?,
-            Kind::File { content, .. } => files.push((*content, id)),
             // No tar has sockets, so none came in by one.
             Kind::Socket => {}
-            _ => specials.push(id),
+            Kind::File { size, .. } => {
+                let runs = data_of(image, id, *size)?;
+                header(&mut tar, &walk.path(), node, Item::Node(runs.as_deref()))?;
+                copy(&mut tar, image, id, runs.as_deref().unwrap_or(&[(0, *size)]))?;
+            }
+            _ => header(&mut tar, &walk.path(), node, Item::Node(None))?,
         }
     }
-    files.sort_unstable();
-    for files in files.chunk_by(|(one, _), (other, _)| one.layer == other.layer) {
-        let layer = files.first().map_or(0, |(content, _)| content.layer as usize);
-        copy_files(&mut tar, &tree, &names, files, open(layer)?)?;
-    }
-    for id in specials {
-        header(&mut tar, &names.path(&tree, id), tree.node(id), Item::Node(None))?;
-    }
-    for (place, id) in links {
-        let path = tree.path(place, |directory| names.0[directory.index()]);
-        let target = names.path(&tree, id);
-        header(&mut tar, &path, tree.node(id), Item::HardLink(target.as_bytes()))?;
-    }
+    image.check_unchanged()?;
     tar.end()
 }
 
-/// The second pass over a layer: the files that are still there, in the order of their entries.
-fn copy_files(
-    out: &mut TarOut<impl Write>,
-    tree: &Tree<TarPlace>,
-    names: &FirstNames,
-    files: &[(TarPlace, NodeId)],
-    mut tar: LayerTar,
+/// The data of a file.
+fn copy(
+    tar: &mut TarOut<BufWriter<&mut dyn RangeWrite>>,
+    image: &MergedTree,
+    id: NodeId,
+    runs: &[(u64, u64)],
 ) -> Result<()> {
-    let changed = || Error::corrupt("a layer changed between the two passes");
-    let mut files = files.iter().peekable();
-    let mut number = 0;
-    while let Some(entry) = tar.next_entry()? {
-        let wanted = files.next_if(|(content, _)| u64::from(content.entry) == number);
-        number += 1;
-        let Some((content, id)) = wanted else { continue };
-        let node = tree.node(*id);
-        let (Kind::File { size, .. }, EntryKind::Node(FileKind::File { size: again, content: extents })) =
-            (&node.kind, entry.kind)
-        else {
-            return Err(changed());
-        };
-        if again != *size || fingerprint(extents.as_deref()) != content.extents {
-            return Err(changed());
-        }
-        let whole = [DataExtent { offset: 0, length: *size }];
-        let runs = Runs::new(*size, extents.as_deref().unwrap_or(&whole));
-        let path = names.path(tree, *id);
-        header(out, &path, node, Item::Node(extents.is_some().then_some(&runs)))?;
-        for (gap, length) in runs.pieces {
-            zeros(out, gap)?;
-            tar.copy_data(length, |bytes| out.data(bytes))?;
-        }
-        out.pad()?;
+    for (offset, length) in runs {
+        tar.data_by(*length, |out| image.copy_to(id, *offset, *length, out))?;
     }
-    tar.finish()?;
-    if files.next().is_none() { Ok(()) } else { Err(changed()) }
+    tar.pad()
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use tar::{EntryType, Header};
 
-use crate::layer::{DataExtent, ImagePath};
+use crate::layer::ImagePath;
 use crate::tar_out::{BLOCK, LONG_MAX, Pax, TarOut, field, set_size};
 use crate::tree::{Kind, Node};
 use crate::{Error, Result};
@@ -17,45 +17,8 @@ const ID_MAX: u32 = 0o777_7777;
 pub(super) enum Item<'a> {
     /// Another name of the node's file.
     HardLink(&'a [u8]),
-    /// The node; a sparse file has runs.
-    Node(Option<&'a Runs>),
-}
-
-/// A file's runs of data, widened to whole blocks: GNU tar starts each run at a block of the archive, others
-/// pack them, and only runs of whole blocks are the same to both.
-pub(super) struct Runs {
-    aligned: Vec<DataExtent>,
-    /// Zeros to write, then bytes of data to pass on.
-    pub(super) pieces: Vec<(u64, u64)>,
-}
-
-impl Runs {
-    pub(super) fn new(size: u64, extents: &[DataExtent]) -> Self {
-        let mut aligned: Vec<DataExtent> = Vec::new();
-        let mut pieces = Vec::new();
-        // Where the last run and its data end.
-        let (mut run_end, mut data_end) = (0, 0);
-        for extent in extents {
-            let start = extent.offset - extent.offset % BLOCK;
-            let end = extent.offset + extent.length;
-            let zeros = match aligned.last_mut() {
-                Some(run) if start <= run_end => {
-                    run.length = end.next_multiple_of(BLOCK).min(size) - run.offset;
-                    extent.offset - data_end
-                }
-                _ => {
-                    let length = end.next_multiple_of(BLOCK).min(size) - start;
-                    aligned.push(DataExtent { offset: start, length });
-                    run_end - data_end + extent.offset - start
-                }
-            };
-            pieces.push((zeros, extent.length));
-            run_end = end.next_multiple_of(BLOCK).min(size);
-            data_end = end;
-        }
-        pieces.push((run_end - data_end, 0));
-        Self { aligned, pieces }
-    }
+    /// The node; a sparse file has runs of data, as offset and length.
+    Node(Option<&'a [(u64, u64)]>),
 }
 
 /// An entry's headers; a file's data follows by [`TarOut::data`] and [`TarOut::pad`].
@@ -96,11 +59,6 @@ pub(super) fn header<C>(
     out.data(&map)
 }
 
-/// Zeros that widen a run, always fewer than two blocks.
-pub(super) fn zeros(out: &mut TarOut<impl Write>, count: u64) -> Result<()> {
-    out.data(&[0; 2 * BLOCK as usize][..count as usize])
-}
-
 /// Fills in what depends on the kind; yields the map of a sparse file, which stands before its data.
 fn kind<C>(
     header: &mut Header,
@@ -134,8 +92,8 @@ fn kind<C>(
             header.set_entry_type(EntryType::Regular);
             let (size, mut stored) = (*size, *size);
             if let Some(runs) = runs {
-                map = sparse_map(size, &runs.aligned);
-                stored = map.len() as u64 + runs.aligned.iter().map(|run| run.length).sum::<u64>();
+                map = sparse_map(size, runs);
+                stored = map.len() as u64 + runs.iter().map(|(_, length)| length).sum::<u64>();
                 pax.add("GNU.sparse.major", b"1");
                 pax.add("GNU.sparse.minor", b"0");
                 pax.add("GNU.sparse.name", name);
@@ -173,12 +131,13 @@ fn decimal(seconds: i64, nanos: u32) -> String {
     }
 }
 
-/// GNU sparse format 1.0: count, then offset and length of each run, one number a line, padded to a block.
-fn sparse_map(size: u64, extents: &[DataExtent]) -> Vec<u8> {
+/// GNU sparse format 1.0: count, then offset and length of each run, one number a line, padded to a block. Runs of whole
+/// blocks of the archive are the same to GNU tar, which starts each at one, and to others, which pack them.
+fn sparse_map(size: u64, runs: &[(u64, u64)]) -> Vec<u8> {
     // GNU tar marks the file's end by an empty run.
-    let end = [DataExtent { offset: size, length: 0 }];
-    let runs = extents.iter().chain(&end).flat_map(|extent| [extent.offset, extent.length]);
-    let lines = [extents.len() as u64 + 1].into_iter().chain(runs).map(|number| format!("{number}\n"));
+    let end = [(size, 0)];
+    let numbers = runs.iter().chain(&end).flat_map(|(offset, length)| [*offset, *length]);
+    let lines = [runs.len() as u64 + 1].into_iter().chain(numbers).map(|number| format!("{number}\n"));
     let mut map = lines.collect::<String>().into_bytes();
     map.resize(map.len().next_multiple_of(BLOCK as usize), 0);
     map

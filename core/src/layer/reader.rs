@@ -85,7 +85,7 @@ impl LayerTar {
 
     /// Writes the uncompressed bytes of a layer that is no tar, to their verified end, for formats that keep them as they
     /// are. It has no entries any more. A layer that [is stored](LayerOptions::layout) is copied by
-    /// [`Output::copy_range`], so that it may share its blocks.
+    /// [`RangeWrite::copy_range`](crate::RangeWrite::copy_range), so that it may share its blocks.
     ///
     /// # Errors
     /// As [`LayerTar::finish`]; [`Io`](crate::ErrorKind::Io) from `out`; [`Internal`](crate::ErrorKind::Internal) for a

@@ -13,11 +13,13 @@ use crate::source::{ImageSource as _, RegistrySource};
 use crate::worker::Workers;
 use crate::{Error, ErrorKind, Result};
 
+pub(crate) use content::{CachedLayers, ReadXattrs};
 pub use work::{MadeFile, MadeImage};
 
 use work::{Content, Work};
 
 mod apart;
+mod content;
 mod make;
 mod work;
 

@@ -8,8 +8,8 @@ use example_cache::BucketCache;
 use example_cpio as _;
 use plyfold::atomic_file::FileOptions;
 use plyfold::{
-    CacheProvider as _, Collect, ErrorKind, ImageSourceExt as _, Images, LoadOptions, Options, Platform,
-    PullOptions, PulledImage, Rootfs, Verify, flatten,
+    CacheProvider as _, Collect, ErrorKind, FlatOptions, Images, LoadOptions, Options, Platform, PullOptions,
+    PulledImage, Rootfs, Verify,
 };
 use plyfold_conformance::samples::{self, LayerBuilder};
 
@@ -36,13 +36,9 @@ async fn a_program_loads_pulls_exports_and_collects() {
     assert_eq!(loaded[0].reference.whole(), name);
     let image = images.pull(&uri, options()).await.unwrap();
     assert!(image.cached && image.path.join("oci-layout").is_file());
-    let source = images.source(&image);
-    let tar = tokio::task::spawn_blocking(move || {
-        let runtime = tokio::runtime::Handle::current();
-        let (mut tar, layers) = (Vec::new(), source.layers()?.len());
-        flatten(layers, |layer| runtime.block_on(source.layer_tar(layer)), &mut tar).map(|()| tar)
-    });
-    assert!(tar.await.unwrap().unwrap().len() > 1024);
+    let (tar, file) = (dir.path().join("rootfs.tar"), FileOptions::default());
+    let size = images.export_to(&image, &FlatOptions::default(), &tar, file).await.unwrap();
+    assert!(size > 1024);
     assert_eq!(images.verify(&Verify::default()).await.unwrap().damage, []);
     assert!(bucket.layout().is_none() && bucket.objects() > 0);
 

@@ -6,7 +6,7 @@
 //! | [`Gpt`] | a partition for the image, and one for each layer | `mount -t erofs -o device=/dev/vda2,… /dev/vda1`, or the layers alone by overlayfs | 5.16, the layers 5.4 |
 //! | [`VmdkGpt`] | the same partitions as a VMDK descriptor of the files, and `partitions.gpt` with the tables | as [`Gpt`] | as [`Gpt`] |
 //!
-//! The first two are made of finished files by [`Output::copy_range`](plyfold_core::Output::copy_range): on file systems with
+//! The first two are made of finished files by [`RangeWrite::copy_range`](plyfold_core::RangeWrite::copy_range): on file systems with
 //! reflinks they share the layers' blocks.
 //!
 //! ```

@@ -1,12 +1,8 @@
 //! `export`: an image's root file system as one tar.
 
-use std::io::BufWriter;
-
-use crate::atomic_file::AtomicFile;
 use crate::blocking::blocking;
-use crate::{ImageSourceExt as _, PullOptions, Result, flatten};
+use crate::{FlatOptions, PullOptions, Result};
 use serde_json::json;
-use tokio::runtime::Handle;
 
 use super::args::Export;
 use super::path::Written;
@@ -22,22 +18,17 @@ pub(crate) async fn write(session: &Session, options: Export) -> Result<()> {
         Written::refuse_same_image(&image, &out)?;
     }
     let image = session.pull(&image, None, PullOptions::default()).await?;
-    let source = session.images.source(&image);
-    let (target, runtime) = (out.clone(), Handle::current());
-    let options = session.images.layer_options(bounds.layer());
-    let size = blocking(move |stop| {
-        let open = |layer| runtime.block_on(source.layer_tar_with(layer, options.clone()));
-        let layers = source.layers()?.len();
-        if to_pipe {
+    let options = FlatOptions { limits: bounds.layer(), ..FlatOptions::default() };
+    if to_pipe {
+        let flat = session.images.flat(&image, &options).await?;
+        let written = blocking(move |stop| {
             let mut pipe = Pipe::new(stop);
-            let written = flatten(layers, open, BufWriter::with_capacity(1 << 20, &mut pipe));
-            return pipe.outcome(written).map(|()| None);
-        }
-        let mut file = AtomicFile::create(&target, durably.options(), stop)?;
-        flatten(layers, open, BufWriter::with_capacity(1 << 20, &mut file))?;
-        file.publish().map(Some)
-    });
-    let Some(size) = size.await.map_err(|e| e.with_image(&image.reference))? else { return Ok(()) };
+            let written = flat.write(&mut pipe, stop);
+            pipe.outcome(written)
+        });
+        return written.await.map_err(|e| e.with_image(&image.reference));
+    }
+    let size = session.images.export_to(&image, &options, &out, durably.options()).await?;
     let document = json!({ "image": image.reference.whole(), "path": out, "size": size });
     session.terminal.show(&document, || format!("{}  {}\n", out.display(), Size(size)))
 }

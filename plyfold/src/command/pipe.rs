@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::terminal::Terminal;
 use crate::blocking::Stop;
-use crate::{Error, Result};
+use crate::{Error, RangeWrite, Result};
 
 /// Whether a tar is to go to standard output, which is `-`: not to a terminal, and not beside a document.
 pub(crate) fn is_meant(out: &Path, terminal: Terminal) -> Result<bool> {
@@ -54,3 +54,5 @@ impl Write for Pipe {
         flushed
     }
 }
+
+impl RangeWrite for Pipe {}

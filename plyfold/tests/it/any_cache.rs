@@ -1,17 +1,17 @@
 //! Images over a cache that is no directory.
 
 use std::fs;
-use std::io::Read as _;
 use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use plyfold::memory::MemoryCache;
 use plyfold::{
-    CacheProvider as _, CacheProviderExt as _, Collect, ErrorKind, ImageSourceExt as _, Images, LoadOptions,
-    Page, Platform, PullOptions, Rootfs, Verify, flatten,
+    CacheProvider as _, CacheProviderExt as _, Collect, ErrorKind, FlatOptions, Images, LoadOptions, Page,
+    Platform, PullOptions, Rootfs, Verify,
 };
 use plyfold_conformance::samples;
+use tokio::io::AsyncReadExt as _;
 
 use super::baseline;
 
@@ -84,14 +84,10 @@ async fn disks_tars_and_archives_are_made_of_any_cache() {
         let rootfs = Rootfs::vmdk().upper(1 << 26);
         let disks = images.materialize(&image, &rootfs, &dir.path().join(place)).await.unwrap();
         let files: Vec<Vec<u8>> = disks.paths().map(|file| fs::read(file).unwrap()).collect();
-        let source = images.source(&image);
-        let tar = tokio::task::spawn_blocking(move || {
-            let runtime = tokio::runtime::Handle::current();
-            let (mut tar, layers) = (Vec::new(), source.layers()?.len());
-            flatten(layers, |layer| runtime.block_on(source.layer_tar(layer)), &mut tar).map(|()| tar)
-        });
+        let mut tar = Vec::new();
+        images.export(&image, &FlatOptions::default()).await.unwrap().read_to_end(&mut tar).await.unwrap();
         assert_eq!(images.verify(&Verify::default()).await.unwrap().damage, []);
-        made.push((files, tar.await.unwrap().unwrap()));
+        made.push((files, tar));
     }
     assert!(made[0] == made[1], "the cache has no part in what is made");
     assert!(made[0].0.len() >= 4 && !made[0].1.is_empty());
@@ -117,7 +113,7 @@ impl tokio::io::AsyncRead for Slow {
         }
         let mut part = [0; 999];
         let wanted = part.len().min(buffer.remaining());
-        let count = self.content.read(&mut part[..wanted])?;
+        let count = std::io::Read::read(&mut self.content, &mut part[..wanted])?;
         if count == 0 && self.error {
             return Poll::Ready(Err(std::io::Error::other("the peer is gone")));
         }

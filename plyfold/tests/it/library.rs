@@ -9,11 +9,12 @@ use plyfold::atomic_file::FileOptions;
 use plyfold::package::GitTree;
 use plyfold::{
     Artifact, ArtifactKey, Backends, CacheProvider as _, CacheProviderExt as _, Collect, ErrorKind,
-    ImageSourceExt as _, Images, LoadOptions, NameChange, Platform, PullOptions, PullPolicy, PulledLayer,
-    Rootfs, Verify, reference,
+    FlatOptions, Images, LoadOptions, NameChange, Platform, PullOptions, PullPolicy, PulledLayer, Rootfs,
+    Verify, reference,
 };
 use plyfold_conformance::samples::{self, LayerBuilder};
 use tempfile::TempDir;
+use tokio::io::AsyncReadExt as _;
 
 use super::baseline;
 
@@ -192,13 +193,8 @@ async fn what_is_made_is_the_image_that_was_pulled() {
         let disks = images.materialize(&image, &Rootfs::erofs_layers(), &out).await.unwrap();
         let made = fs::read(&disks.layers[0]).unwrap();
         assert!(made.windows(contents[which].len()).any(|part| part == contents[which]), "round {round}");
-        let source = images.source(&image);
-        let tar = tokio::task::spawn_blocking(move || {
-            let runtime = tokio::runtime::Handle::current();
-            let mut tar = Vec::new();
-            plyfold::flatten(1, |layer| runtime.block_on(source.layer_tar(layer)), &mut tar).map(|()| tar)
-        });
-        let tar = tar.await.unwrap().unwrap();
+        let mut tar = Vec::new();
+        images.export(&image, &FlatOptions::default()).await.unwrap().read_to_end(&mut tar).await.unwrap();
         assert!(tar.windows(contents[which].len()).any(|part| part == contents[which]), "round {round}");
     }
     beside.abort();

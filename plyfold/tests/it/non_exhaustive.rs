@@ -13,6 +13,7 @@ const OPTIONS: &[&str] = &[
     "CopyJob",
     "CopyOptions",
     "FileOptions",
+    "FlatOptions",
     "LayerLimits",
     "LayerOptions",
     "LoadOptions",

@@ -1,4 +1,4 @@
-//! One image, one tree: every form shows what umoci unpacks.
+//! One image, one tree: every form and the flattened tar show what umoci unpacks.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
@@ -6,7 +6,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use plyfold::{Disks, Images, Materializers, Options, PullOptions, Rootfs};
+use plyfold::atomic_file::FileOptions;
+use plyfold::{Disks, FlatOptions, Images, Materializers, Options, PullOptions, PulledImage, Rootfs};
 use plyfold_conformance::oracle::{Failure, LoopDevice, Mount, Run, Verdict, debian_root};
 use plyfold_conformance::samples::{self, LayerBuilder, Sample};
 use plyfold_conformance::tree::{TreeLine, is_implied, mounted};
@@ -147,6 +148,8 @@ fn all_equal(sample: &Sample) -> Verdict {
     let store = runtime.block_on(Images::open(folder.path().join("store")))?;
     let options = PullOptions { platform: "linux/amd64".parse()?, ..PullOptions::default() };
     let image = runtime.block_on(store.pull(&format!("oci:{}:1", layout.display()), options))?;
+    // Of the blobs, and below of the files that are made of them.
+    let tar = runtime.block_on(exported(&store, &image, &expected))?;
     let formats = Materializers::linked()?;
     for (format, options, look) in FORMS {
         let of = Options::parse(options.iter().copied())?;
@@ -161,7 +164,20 @@ fn all_equal(sample: &Sample) -> Verdict {
         compared.map_err(|text| Failure::new(format!("{format} {options:?}: {text}")))?;
         fs::remove_dir_all(&out)?;
     }
+    assert!(tar == runtime.block_on(exported(&store, &image, &expected))?, "two tars of one image");
     Ok(())
+}
+
+/// The image as one tar, which GNU tar unpacks to what umoci unpacks.
+async fn exported(store: &Images, image: &PulledImage, expected: &[TreeLine]) -> Result<Vec<u8>, Failure> {
+    let folder = TempDir::new()?;
+    let (tar, root) = (folder.path().join("rootfs.tar"), folder.path().join("root"));
+    store.export_to(image, &FlatOptions::default(), &tar, FileOptions::default()).await?;
+    fs::create_dir(&root)?;
+    let options = ["--numeric-owner", "--same-permissions", "--xattrs", "--xattrs-include=*", "-x", "-f"];
+    Run::new("tar").args(options).arg(&tar).arg("-C").arg(&root).success()?;
+    equal(&unpacked(&root)?, expected).map_err(|text| Failure::new(format!("the flattened tar: {text}")))?;
+    Ok(fs::read(&tar)?)
 }
 
 /// What umoci has unpacked, with the numbers of links that a file system counts by itself.

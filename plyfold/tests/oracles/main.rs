@@ -161,7 +161,8 @@ oracle_tests! {
         Need::GNU_TAR, Need::DebianRoot
     ];
     every_form_of_every_sample_shows_one_tree needs [
-        Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::FileSystem("ext4"), Need::QEMU_IMG, Need::UMOCI
+        Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::FileSystem("ext4"), Need::QEMU_IMG, Need::UMOCI,
+        Need::GNU_TAR
     ];
     vmdks_have_the_trees_of_veritysetup needs [Need::QEMU_IMG, Need::SGDISK, Need::VERITYSETUP];
     disks_of_holes_have_the_trees_of_veritysetup needs [Need::VERITYSETUP];

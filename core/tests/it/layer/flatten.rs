@@ -1,20 +1,43 @@
 //! Layers flattened into one tar, read back.
 
-use plyfold_core::flatten;
-use plyfold_core::layer::{DataExtent, EntryKind, FileKind, LayerOptions, LayerTar, Timestamp};
-use plyfold_core::{ErrorKind, Result};
+use std::fs::{self, File};
+use std::io::{Cursor, Read as _, Seek as _, Write as _};
+
+use plyfold_core::layer::{DataExtent, EntryKind, FileKind, LayerOptions, LayerTar, Timestamp, TreeLimits};
+use plyfold_core::tree::{LayerSource, MergedTree};
+use plyfold_core::{ErrorKind, Result, flatten};
 
 use super::archive::{Archive, Header, Seen, open, read};
 
+fn tree(layers: impl IntoIterator<Item = Result<LayerTar>>) -> Result<MergedTree> {
+    let layers = layers.into_iter().map(|layer| layer.map(LayerSource::from));
+    MergedTree::with_every_xattr(layers, TreeLimits::default(), &std::env::temp_dir())
+}
+
 fn flat(layers: &[Vec<u8>]) -> Result<Vec<u8>> {
     let mut out = Vec::new();
-    flatten(layers.len(), |at| Ok(open(&layers[at], LayerOptions::default())), &mut out)?;
+    flatten(&tree(layers.iter().map(|layer| Ok(open(layer, LayerOptions::default()))))?, &mut out)?;
     Ok(out)
+}
+
+/// The same into a file, of layers that are files.
+fn flat_files(layers: &[Vec<u8>]) -> Result<Vec<u8>> {
+    let layers = layers.iter().map(|layer| {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(layer).unwrap();
+        LayerTar::in_file(Cursor::new(layer.clone()), file, LayerOptions::default())
+    });
+    let (mut out, mut bytes) = (tempfile::tempfile().unwrap(), Vec::new());
+    flatten(&tree(layers)?, &mut out)?;
+    out.rewind().unwrap();
+    out.read_to_end(&mut bytes).unwrap();
+    Ok(bytes)
 }
 
 fn seen(layers: &[Vec<u8>]) -> Vec<Seen> {
     let tar = flat(layers).unwrap();
-    assert_eq!(tar, flat(layers).unwrap(), "S 91");
+    assert!(tar == flat(layers).unwrap(), "S 91");
+    assert!(tar == flat_files(layers).unwrap(), "content that lies in the layers' files");
     read(&tar).unwrap()
 }
 
@@ -65,11 +88,11 @@ fn upper_layers_replace_hide_and_add() {
         &[
             ("/", ""),
             ("d/", ""),
-            ("file-then-dir/", ""),
-            ("opaque/", ""),
             ("d/kept", "2"),
-            ("file-then-dir/y", "6"),
             ("dir-then-file", "7"),
+            ("file-then-dir/", ""),
+            ("file-then-dir/y", "6"),
+            ("opaque/", ""),
             ("opaque/new", "8"),
         ],
     );
@@ -92,8 +115,32 @@ fn hard_links_survive_their_targets() {
     let replaced = Archive::default().file("z-target", b"two").end();
     expect(
         &[lower, replaced],
-        &[("/", ""), ("a-link", "one"), ("z-target", "two"), ("b-link -> a-link", "")],
+        &[("/", ""), ("a-link", "one"), ("b-link -> a-link", ""), ("z-target", "two")],
     );
+}
+
+/// The bytes are the file's, whichever layer has which of its names, and a name below a directory is written where the
+/// directory stands.
+#[test]
+fn hard_links_across_layers_are_one_file() {
+    let lower = Archive::default().file("d/target", b"one").end();
+    let upper = Archive::default()
+        .header(Header::link("a-link", b'1', "d/target"))
+        .header(Header::link("e/link", b'1', "d/target"))
+        .end();
+    let gone = Archive::default().file("d/.wh.target", b"").file(".wh.a-link", b"").end();
+    expect(
+        &[lower.clone(), upper.clone()],
+        &[
+            ("/", ""),
+            ("a-link", "one"),
+            ("d/", ""),
+            ("d/target -> a-link", ""),
+            ("e/", ""),
+            ("e/link -> a-link", ""),
+        ],
+    );
+    expect(&[lower, upper, gone], &[("/", ""), ("d/", ""), ("e/", ""), ("e/link", "one")]);
 }
 
 /// Rule S 87.
@@ -147,13 +194,21 @@ fn nothing_of_an_entry_is_lost() {
     after.retain(|(entry, _)| entry.path.as_bytes() != b"\xff");
     before.sort_by(|a, b| a.0.path.cmp(&b.0.path));
     after.sort_by(|a, b| a.0.path.cmp(&b.0.path));
-    assert_eq!(after, before);
-    let (sparse, data) = before.iter().find(|(entry, _)| entry.path.as_bytes() == b"sparse").unwrap();
-    let extents =
-        vec![DataExtent { offset: 4096, length: 512 }, DataExtent { offset: 8_999_999_488, length: 512 }];
-    assert_eq!(sparse.kind, EntryKind::Node(FileKind::File { size: 9_000_000_000, content: Some(extents) }));
+    let is_sparse = |(entry, _): &&mut Seen| entry.path.as_bytes() == b"sparse";
+    let (sparse, data) = after.iter_mut().find(is_sparse).unwrap();
+    // Two blocks before a hole, and one that the file's end cuts.
+    let last = 9_000_000_000 - 9_000_000_000 % 4096;
+    let (first, end) = (DataExtent { offset: 0, length: 8192 }, DataExtent { offset: last, length: 2560 });
+    assert_eq!(
+        sparse.kind,
+        EntryKind::Node(FileKind::File { size: 9_000_000_000, content: Some(vec![first, end]) })
+    );
     assert_eq!(sparse.metadata.mtime, Timestamp { seconds: 7, nanos: 1 });
-    assert_eq!(data, &[b'x'; 1024]);
+    let zeros = vec![0; 4096];
+    assert!(*data == [&*zeros, &[b'x'; 512], &zeros[..3584], &zeros[..2048], &[b'x'; 512]].concat());
+    let (entry, data) = (sparse.clone(), data.clone());
+    *before.iter_mut().find(is_sparse).unwrap() = (entry, data);
+    assert_eq!(after, before);
 }
 
 #[test]
@@ -161,33 +216,92 @@ fn errors_leave_no_tar_behind() {
     let good = Archive::default().file("a", b"data").end();
     let bad = Archive::default().file("../b", b"").end();
     assert_eq!(flat(&[good.clone(), bad]).unwrap_err().kind(), &ErrorKind::Corrupt);
-    // A layer that is another one at its second reading.
-    let other = Archive::default().file("a", b"other").end();
-    let readings = std::cell::Cell::new(0);
-    let open = |_| -> Result<LayerTar> {
-        readings.set(readings.get() + 1);
-        Ok(open(if readings.get() == 1 { &good } else { &other }, LayerOptions::default()))
-    };
-    assert_eq!(flatten(1, open, Vec::new()).unwrap_err().kind(), &ErrorKind::Corrupt);
+    // Content that is another one by the time that it is written.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("layer");
+    fs::write(&path, &good).unwrap();
+    let layer = |options| LayerTar::in_file(Cursor::new(good.clone()), File::open(&path).unwrap(), options);
+    let (image, mut out) = (tree([layer(LayerOptions::default())]).unwrap(), Vec::new());
+    flatten(&image, &mut out).unwrap();
+    fs::write(&path, [&good[..], b"more"].concat()).unwrap();
+    let mut changed = Vec::new();
+    assert_eq!(flatten(&image, &mut changed).unwrap_err().kind(), &ErrorKind::Corrupt);
+    assert!(changed == out[..out.len() - 1024], "the end is missing");
 }
 
-/// GNU tar and others disagree about runs that do not start at a block: none are written.
+/// Attributes of every name are kept, but overlayfs' own.
 #[test]
-fn sparse_runs_are_widened_to_blocks() {
+fn attributes_that_no_file_system_stores_are_kept() {
     let layer = Archive::default()
-        .pax(&[("GNU.sparse.size", b"3000"), ("GNU.sparse.map", b"513,2,1100,1,2500,1,2998,2")])
-        .file("f", b"abcdef")
+        .pax(&[
+            ("SCHILY.xattr.user.overlay.opaque", b"y"),
+            ("SCHILY.xattr.trusted.overlay.redirect", b"/d"),
+            ("SCHILY.xattr.vendor.note", b"1"),
+            ("SCHILY.xattr.user.note", b"2"),
+        ])
+        .file("f", b"")
         .end();
+    let names: Vec<_> = seen(&[layer])[1].0.metadata.xattrs.iter().map(|(name, _)| name.clone()).collect();
+    assert_eq!(names, [b"user.note".to_vec(), b"vendor.note".to_vec()]);
+}
+
+/// The runs of data of a file with holes, as offset and length.
+type Runs = Option<Vec<(u64, u64)>>;
+
+/// The runs of data of a file, and its bytes.
+fn extents(layer: Vec<u8>) -> (Runs, Vec<u8>) {
     let (entry, data) = seen(&[layer]).remove(1);
-    let extents = vec![DataExtent { offset: 512, length: 1024 }, DataExtent { offset: 2048, length: 952 }];
-    assert_eq!(entry.kind, EntryKind::Node(FileKind::File { size: 3000, content: Some(extents) }));
-    let mut expected = vec![0; 1976];
-    for (at, byte) in
-        [(1, b'a'), (2, b'b'), (588, b'c'), (1024 + 452, b'd'), (1024 + 950, b'e'), (1024 + 951, b'f')]
-    {
-        expected[at] = byte;
+    let EntryKind::Node(FileKind::File { content, .. }) = entry.kind else { panic!("{:?}", entry.kind) };
+    (content.map(|runs| runs.iter().map(|run| (run.offset, run.length)).collect()), data)
+}
+
+/// The same bytes are the same tar, whether their layer has the zeros or leaves them out.
+#[test]
+fn zeros_are_holes_by_their_number_alone() {
+    const MIB: usize = 1 << 20;
+    let with = |size: usize, data: &[(usize, &[u8])]| {
+        let mut content = vec![0; size];
+        for (at, bytes) in data {
+            content[*at..*at + bytes.len()].copy_from_slice(bytes);
+        }
+        content
+    };
+    let cases: [(Vec<u8>, Runs); 8] = [
+        (with(MIB - 4097, &[]), None),
+        (with(MIB - 4095, &[]), Some(vec![])),
+        (with(MIB, &[]), Some(vec![])),
+        (with(MIB + 4096, &[(0, b"x")]), Some(vec![(0, 4096)])),
+        // A run that does not begin at a block is shorter than it seems.
+        (with(MIB + 4095, &[(0, b"x"), (MIB + 4094, b"y")]), None),
+        (with(MIB + 5000, &[(MIB, b"y")]), Some(vec![(1 << 20, 5000)])),
+        (with(MIB + 5000, &[(MIB - 1, b"y")]), None),
+        (
+            with(3 * MIB + 100, &[(8191, b"xy"), (2 * MIB, b"z"), (3 * MIB, b"e")]),
+            Some(vec![(0, 12288), (2 << 20, (1 << 20) + 100)]),
+        ),
+    ];
+    for (number, (content, expected)) in cases.into_iter().enumerate() {
+        let plain = Archive::default().file("f", &content).end();
+        let (runs, data) = extents(plain.clone());
+        assert_eq!(runs, expected, "case {number}");
+        let wanted: Vec<u8> = match &runs {
+            None => content.clone(),
+            Some(runs) => runs
+                .iter()
+                .flat_map(|(at, length)| content[*at as usize..(at + length) as usize].to_vec())
+                .collect(),
+        };
+        assert!(data == wanted, "case {number}");
+        let bytes = || content.iter().enumerate().filter(|(_, byte)| **byte != 0);
+        let map = bytes().map(|(at, _)| format!("{at},1")).collect::<Vec<_>>().join(",");
+        let stored: Vec<u8> = bytes().map(|(_, byte)| *byte).collect();
+        let size = content.len().to_string();
+        let sparse = Archive::default()
+            .pax(&[("GNU.sparse.size", size.as_bytes()), ("GNU.sparse.map", map.as_bytes())])
+            .file("f", &stored)
+            .end();
+        assert!(flat(&[plain]).unwrap() == flat(&[sparse]).unwrap(), "case {number}");
     }
-    assert_eq!(data, expected);
 }
 
 /// A mark is one by its name, whatever type the entry has, as for Docker, Podman and umoci.

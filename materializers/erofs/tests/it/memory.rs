@@ -8,7 +8,7 @@ use std::process::Command;
 
 use plyfold_conformance::samples::LayerBuilder;
 use plyfold_core::layer::{Hashing, LayerLimits, LayerOptions, LayerTar, TreeLimits};
-use plyfold_core::tree::{MergedTree, NodeId};
+use plyfold_core::tree::{LayerSource, MergedTree, NodeId};
 use plyfold_core::{ErrorKind, InputArtifact, Made, Materializer as _, Result, flatten};
 use plyfold_erofs::{Compression, ErofsFlat, ErofsLayer, ErofsMerged};
 
@@ -372,7 +372,9 @@ fn flattening_deep_files_keeps_no_paths() {
     if env::var(CASE).is_ok() {
         let deep =
             |number: u64| LayerBuilder::new().file(format!("{}{number}", "d/".repeat(1_900)), 0o644, b"");
-        flatten(1, |_| layer(Box::new(deep), 3_000), io::sink()).unwrap();
+        let layer = layer(Box::new(deep), 3_000).map(LayerSource::from);
+        let image = MergedTree::with_every_xattr([layer], TreeLimits::default(), &env::temp_dir()).unwrap();
+        flatten(&image, &mut io::sink()).unwrap();
         return tell_peak();
     }
     let peak = peak("memory::flattening_deep_files_keeps_no_paths", "flatten");

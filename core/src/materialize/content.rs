@@ -1,0 +1,184 @@
+//! The layers of an image in a cache: their blobs, and the files that formats have made of them.
+
+use std::cell::Cell;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use tokio::runtime::Handle;
+
+use crate::artifact::{ArtifactHandle, ArtifactKey, Made};
+use crate::blocking::Stop;
+use crate::cache::{CacheProvider, content};
+use crate::layer::{Hashing, LayerForm, LayerLimits, LayerOptions, LayerTar};
+use crate::materializers::Materializers;
+use crate::tree::{LayerFile, LayerReader, LayerSource, MergedTree};
+use crate::{Advice, BlobRange, Descriptor, Digest, Error, ErrorKind, Options, Result};
+
+/// The attributes that are read of files.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum ReadXattrs {
+    /// As [`MergedTree::with_every_xattr`].
+    Every,
+    /// As [`MergedTree::from_sources`].
+    Kept,
+}
+
+/// The layers of an image, bottom first, as they are found in a cache.
+#[derive(Debug)]
+pub(crate) struct CachedLayers {
+    cache: Box<dyn CacheProvider>,
+    layers: Vec<Layer>,
+    xattrs: ReadXattrs,
+    limits: LayerLimits,
+    scratch: Option<PathBuf>,
+    runtime: Handle,
+}
+
+/// A layer, and the file that some format has made of it.
+#[derive(Debug)]
+struct Layer {
+    blob: Descriptor,
+    diff_id: Digest,
+    file: Option<(Box<dyn ArtifactHandle>, LayerReader)>,
+}
+
+impl CachedLayers {
+    /// The layers, with their `diff_id`s, without files that were made of them.
+    pub(crate) fn new(
+        cache: Box<dyn CacheProvider>,
+        layers: &[(Descriptor, Digest)],
+        xattrs: ReadXattrs,
+        limits: LayerLimits,
+        scratch: Option<PathBuf>,
+    ) -> Self {
+        let layer = |(blob, diff_id): &(Descriptor, Digest)| Layer {
+            blob: blob.clone(),
+            diff_id: diff_id.clone(),
+            file: None,
+        };
+        let layers = layers.iter().map(layer).collect();
+        Self { cache, layers, xattrs, limits, scratch, runtime: Handle::current() }
+    }
+
+    /// Looks for a file of each layer that can be read back.
+    pub(crate) async fn find_files(mut self, known: &Materializers) -> Self {
+        let mut readers: Vec<_> = LayerReader::linked().copied().collect();
+        readers.sort_by_key(|reader| reader.format);
+        let mut formats = Vec::new();
+        for reader in readers {
+            // Another crate's format of this name is not what the reader reads.
+            let mut entries = known.iter();
+            let is_known =
+                entries.any(|entry| (entry.name, entry.package) == (reader.format, reader.package));
+            if is_known && let Ok(format) = known.open(reader.format, &Options::default()) {
+                formats.push((format.format(), reader));
+            }
+        }
+        for layer in &mut self.layers {
+            for (format, reader) in &formats {
+                let key = ArtifactKey::layer(format.clone(), layer.diff_id.clone());
+                match self.cache.find_artifact(&key).await {
+                    Ok(Some(found)) if is_usable(&*found, &layer.blob, self.xattrs) => {
+                        layer.file = Some((found, *reader));
+                        break;
+                    }
+                    Ok(_) => {}
+                    // The layer itself is there.
+                    Err(e) => tracing::debug!("looking for the {} of {}: {e}", reader.format, layer.diff_id),
+                }
+            }
+        }
+        self
+    }
+
+    /// What is known of the files that the image is read from.
+    pub(crate) fn made(&self) -> impl Iterator<Item = &Made> {
+        self.layers.iter().filter_map(|layer| Some(layer.file.as_ref()?.0.made()))
+    }
+
+    /// The whole image. A bad layer is an error here, before anything is written. Waits for the cache.
+    pub(crate) fn tree(&self, scratch: &Path, stop: &Stop) -> Result<MergedTree> {
+        if self.layers.iter().any(|layer| layer.file.is_some()) {
+            match self.read(scratch, stop, true) {
+                // It was damaged, or removed since it was found.
+                Err(e) if *e.kind() != ErrorKind::Cancelled => {
+                    tracing::warn!(
+                        "the layers are read again, as a file that was made of one cannot be used: {e}"
+                    );
+                }
+                read => return read,
+            }
+        }
+        self.read(scratch, stop, false)
+    }
+
+    /// The whole image, from the files that were made of layers where `by_files`.
+    fn read(&self, scratch: &Path, stop: &Stop, by_files: bool) -> Result<MergedTree> {
+        // The one that is being read.
+        let current = Cell::new(None);
+        let layers = self.layers.iter().map(|layer| {
+            current.set(Some(layer.blob.digest()));
+            stop.check()?;
+            match &layer.file {
+                Some((file, reader)) if by_files => file_of(&**file, *reader, &layer.diff_id),
+                _ => self.open(&layer.blob, &layer.diff_id, stop).map(LayerSource::from),
+            }
+        });
+        let limits = self.limits.tree.clone();
+        let tree = match self.xattrs {
+            ReadXattrs::Every => MergedTree::with_every_xattr(layers, limits, scratch),
+            ReadXattrs::Kept => MergedTree::from_sources(layers, limits, scratch),
+        };
+        tree.map_err(|e| {
+            let Some(layer) = current.get() else { return e };
+            let e = e.with_context("layer", layer);
+            // Nothing is fetched in its place here.
+            if content::is_damage_of(layer, &e) { e.with_advice(Advice::RepairContent) } else { e }
+        })
+    }
+
+    /// A layer out of the cache, whatever the image's own registry is.
+    fn open(&self, layer: &Descriptor, diff_id: &Digest, stop: &Stop) -> Result<LayerTar> {
+        let opened = async {
+            let mut blob = self.cache.open(layer, BlobRange::FULL).await?;
+            Ok::<_, Error>((blob.take_file(), blob.into_reader()))
+        };
+        let (file, bytes) = self.runtime.block_on(opened)?;
+        // The cache checks the blob's digest.
+        let options = LayerOptions {
+            diff_id: Some(diff_id.clone()),
+            hashing: Hashing::Tar,
+            limits: self.limits.clone(),
+            form: LayerForm::of(layer)?,
+            layout: self.cache.layout().map(Path::to_owned),
+            scratch: self.scratch.clone(),
+            ..LayerOptions::default()
+        };
+        let bytes = stop.reader(bytes);
+        match file {
+            Some(file) => LayerTar::in_file(bytes, file, options),
+            None => LayerTar::new(bytes, options),
+        }
+    }
+}
+
+/// That of another blob may have other content: an image alone says that they are the same. One that lacks attributes is not
+/// used where they are read.
+fn is_usable(file: &dyn ArtifactHandle, blob: &Descriptor, xattrs: ReadXattrs) -> bool {
+    let made = file.made();
+    file.path().is_some()
+        && made.source.as_ref() == Some(blob.digest())
+        && (xattrs == ReadXattrs::Kept || made.losses.is_empty())
+}
+
+/// The file that some format has made of a layer.
+fn file_of(file: &dyn ArtifactHandle, reader: LayerReader, diff_id: &Digest) -> Result<LayerSource> {
+    let path = file.path().ok_or_else(|| Error::not_found("the file of a layer is not on this machine"))?;
+    let at = |e: Error| e.with_context("artifact", path.display());
+    let opened = File::open(path).map_err(|e| at(Error::io("opening the file of a layer", e)))?;
+    let layer = LayerFile::new(opened, reader, Some(diff_id.clone())).map_err(at)?;
+    if layer.size() != file.size() {
+        return Err(at(Error::corrupt(format!("a file has {} bytes, not {}", layer.size(), file.size()))));
+    }
+    Ok(LayerSource::File(layer))
+}
