@@ -21,11 +21,13 @@ use plyfold_core::{
 use crate::samples::Sample;
 use crate::tree::{LayerEntry, TreeLine, read_layer, stacked};
 
+pub use archive::ArchiveFixture;
 pub(crate) use cache::overwrite;
 pub use cache::{CacheFixture, CacheMedium, CacheUnderTest, LayoutFixture};
 pub use disk::{DiskFixture, ReadBack};
 pub use materializer::{FormatFidelity, MaterializerFixture, path_of};
 
+mod archive;
 mod cache;
 mod disk;
 mod materializer;

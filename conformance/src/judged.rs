@@ -3,7 +3,8 @@
 use crate::durability::{self, DurabilityFixture};
 use crate::rule::JudgedFixture;
 use crate::{
-    CacheFixture, DiskFixture, Fixture, HttpFixture, LayoutFixture, MaterializerFixture, hostile, rules,
+    ArchiveFixture, CacheFixture, DiskFixture, Fixture, HttpFixture, LayoutFixture, MaterializerFixture,
+    hostile, rules,
 };
 
 impl JudgedFixture for dyn Fixture + '_ {
@@ -17,6 +18,16 @@ impl JudgedFixture for dyn Fixture + '_ {
 
     fn has_rule(name: &str) -> bool {
         rules::registry().any(|rule| rule.name == name) || hostile::rows().any(|row| row.name == name)
+    }
+}
+
+impl JudgedFixture for dyn ArchiveFixture + '_ {
+    fn not_judged(&self) -> &'static [&'static str] {
+        ArchiveFixture::not_judged(self)
+    }
+
+    fn has_rule(name: &str) -> bool {
+        rules::archive().any(|rule| rule.name == name)
     }
 }
 

@@ -34,9 +34,9 @@ mod suite;
 
 pub use child::is_child;
 pub use fixture::{
-    BackendUnderTest, CacheFixture, CacheMedium, CacheUnderTest, Client, Condition, CoreClient, DiskFixture,
-    Fidelity, Fixture, FixtureImage, FormatFidelity, LayoutFixture, MaterializerFixture, ReadBack,
-    RetryAfter, path_of,
+    ArchiveFixture, BackendUnderTest, CacheFixture, CacheMedium, CacheUnderTest, Client, Condition,
+    CoreClient, DiskFixture, Fidelity, Fixture, FixtureImage, FormatFidelity, LayoutFixture,
+    MaterializerFixture, ReadBack, RetryAfter, path_of,
 };
 pub use http::{HttpFixture, HttpSetup, Mirror};
 pub use rule::{JudgedFixture, Rule, Verdict};

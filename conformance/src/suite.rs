@@ -38,6 +38,35 @@ macro_rules! registry_suite {
     };
 }
 
+/// One `#[test]` for each rule about archives (group X) on an [`ArchiveFixture`](crate::ArchiveFixture): files of several
+/// images that a backend reads and writes.
+///
+/// ```no_run
+/// use std::path::Path;
+///
+/// use plyfold_conformance::ArchiveFixture;
+/// use plyfold_core::{ImageRegistry, Result, memory::MemoryRegistry};
+///
+/// struct Files;
+///
+/// #[async_trait::async_trait]
+/// impl ArchiveFixture for Files {
+///     async fn open(&self, path: &Path) -> Result<Box<dyn ImageRegistry>> {
+///         // … the backend under test, on this file.
+/// #       let _ = path;
+/// #       Ok(Box::new(MemoryRegistry::new("doc")))
+///     }
+/// }
+///
+/// plyfold_conformance::archive_suite!(Files);
+/// ```
+#[macro_export]
+macro_rules! archive_suite {
+    ($fixture:expr) => {
+        $crate::__archive_rules! { __tests ($crate::rules::archive(), $fixture) }
+    };
+}
+
 /// One `#[test]` for each rule about a cache (groups C, K and D) on a [`CacheFixture`](crate::CacheFixture).
 ///
 /// ```no_run

@@ -274,7 +274,7 @@ fn rank(child: &Descriptor, wanted: &Platform) -> Option<Rank> {
 }
 
 /// Whether a child of an index is an attestation about another one, as `BuildKit` marks it.
-pub(crate) fn is_attestation(child: &Descriptor) -> bool {
+pub fn is_attestation(child: &Descriptor) -> bool {
     let is_marked =
         child.annotations().as_ref().is_some_and(|map| map.contains_key("vnd.docker.reference.type"));
     is_marked || child.platform().as_ref().is_some_and(|platform| Platform::from(platform).is_unknown())

@@ -152,11 +152,22 @@ pub fn is_list_of_referrers(name: &Reference) -> bool {
     })
 }
 
+/// The endings of cosign's tags.
+const COSIGN: [&str; 3] = [".sig", ".att", ".sbom"];
+
 /// The tags under which cosign keeps signatures, attestations and SBOMs of a manifest where there are no referrers.
 pub(crate) fn cosign_tags(subject: &Digest) -> impl Iterator<Item = String> {
     let stem = subject.as_ref().replacen(':', "-", 1);
-    let tags = ["sig", "att", "sbom"].map(|ending| format!("{stem}.{ending}"));
+    let tags = COSIGN.map(|ending| format!("{stem}{ending}"));
     tags.into_iter().filter(|tag| is_tag(tag))
+}
+
+/// Whether a name is that of something about images: a list of [referrers](is_list_of_referrers), or what cosign keeps
+/// beside an image as `ALGORITHM-HEX.sig`, `.att` or `.sbom`.
+pub fn is_about_images(name: &Reference) -> bool {
+    let of_cosign = |tag: &str| COSIGN.iter().find_map(|ending| tag.strip_suffix(ending).map(str::to_owned));
+    let stem = name.tag().and_then(of_cosign);
+    is_list_of_referrers(name) || stem.is_some_and(|stem| digest::parse(&stem.replacen('-', ":", 1)).is_ok())
 }
 
 /// The same repository with another tag.

@@ -98,7 +98,8 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
     /// A backend that cannot start at the range's first byte starts at 0; [`Blob::offset`] tells.
     ///
     /// # Contract
-    /// E 110 `digest_mismatch_carries_expected_actual_size`;
+    /// E 110 `digest_mismatch_carries_expected_actual_size`; of archives X 106
+    /// `hybrid_docker25_archive_prefers_oci_side`, X 288 `an_archive_through_a_pipe_is_the_same`;
     /// over HTTP R 17 to R 21, about ranges, and R 171 `content_encoding_does_not_decide`.
     ///
     /// # Errors
@@ -129,6 +130,12 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
     /// R 28 `concurrency_bound_reached_never_exceeded`.
     fn concurrency(&self) -> usize {
         usize::MAX
+    }
+
+    /// How many blobs can be [stored](Self::push_blob) at the same time, where that is fewer than can be read; further callers
+    /// wait. No I/O.
+    fn push_concurrency(&self) -> usize {
+        self.concurrency()
     }
 
     /// Tags of a repository (`registry/repository`).
@@ -244,7 +251,8 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
     /// leaves every tag as it was; other backends set one after the other, and an error leaves those that were set.
     ///
     /// # Contract
-    /// X 274 `names_are_set_together_or_not_at_all`.
+    /// X 274 `names_are_set_together_or_not_at_all`; in an archive X 285 `a_written_archive_reads_back_exactly`, X 286
+    /// `an_archive_is_the_old_one_or_the_new_one`, X 287 `a_layer_is_written_once`.
     ///
     /// # Errors
     /// As [`push_manifest`](Self::push_manifest), with the name in its context.
@@ -361,5 +369,6 @@ crate::forward! {
     async delete_blob(reference: &Reference, digest: &Digest) -> Result<()>;
     sync capabilities() -> Capabilities;
     sync concurrency() -> usize;
+    sync push_concurrency() -> usize;
     sync unsupported(what: &str) -> Error;
 }

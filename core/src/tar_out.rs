@@ -40,8 +40,26 @@ impl<W: Write> TarOut<W> {
         self.plain(&format!("{name}/"), EntryType::Directory, 0o755, 0)
     }
 
-    fn plain(&mut self, name: &str, kind: EntryType, mode: u32, size: u64) -> Result<()> {
+    /// The header of a link to another member.
+    pub(crate) fn link(&mut self, name: &str, target: &str, is_hard: bool) -> Result<()> {
         let (mut header, mut pax) = (Header::new_ustar(), Pax::default());
+        field(&mut header, 157, target.as_bytes(), "linkpath", &mut pax);
+        let kind = if is_hard { EntryType::Link } else { EntryType::Symlink };
+        self.named((header, pax), name, kind, 0o777, 0)
+    }
+
+    fn plain(&mut self, name: &str, kind: EntryType, mode: u32, size: u64) -> Result<()> {
+        self.named((Header::new_ustar(), Pax::default()), name, kind, mode, size)
+    }
+
+    fn named(
+        &mut self,
+        (mut header, mut pax): (Header, Pax),
+        name: &str,
+        kind: EntryType,
+        mode: u32,
+        size: u64,
+    ) -> Result<()> {
         field(&mut header, 0, name.as_bytes(), "path", &mut pax);
         header.set_entry_type(kind);
         header.set_mode(mode);

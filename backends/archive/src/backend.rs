@@ -7,29 +7,39 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use plyfold_core::blocking::blocking;
 use plyfold_core::layout_index::image_in;
+use plyfold_core::manifest::{Document, limits};
 use plyfold_core::{
     Backend, Blob, BlobRange, Capabilities, Descriptor, Digest, Error, ImageRegistry, Location, MediaType,
     Names, Opened, Options, Page, RawManifest, Reference, Result, digest, reference, referrers,
 };
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
 
 use crate::Config;
 use crate::images::Images;
+use crate::members::Member;
 use crate::spool;
+use crate::write::{Change, Writer};
 
 plyfold_core::register!(Backend {
     schemes: &["docker-archive", "oci-archive"],
     package: env!("CARGO_PKG_NAME"),
     summary: "tar files of docker save, podman save and skopeo, in both forms",
     syntax: "docker-archive:FILE[:NAME[:TAG]] or oci-archive:FILE[:TAG|NAME], FILE@DIGEST, FILE:@INDEX",
-    options: "spool-limit=BYTES",
+    options: "spool-limit=BYTES, docker-list=false",
     capabilities: CAPABILITIES,
     takes_credentials: false,
     open: |request| Box::pin(async move { open(&request.location, &request.options).await }),
 });
 
-const CAPABILITIES: Capabilities =
-    Capabilities { referrers: true, repositories: true, tags: true, ..Capabilities::READ };
+const CAPABILITIES: Capabilities = Capabilities {
+    atomic_names: true,
+    push: true,
+    referrers: true,
+    repositories: true,
+    sparse: true,
+    tags: true,
+    ..Capabilities::READ
+};
 
 async fn open(location: &Location, options: &Options) -> Result<Opened> {
     let (path, image) = location.path_and_image();
@@ -56,6 +66,10 @@ async fn open(location: &Location, options: &Options) -> Result<Opened> {
 }
 
 /// A docker-archive or an oci-archive. Read when first asked for something; clones share what was read.
+///
+/// What is pushed is in the archive when a name is set, or something that refers to an image is stored; until then this handle and its
+/// clones alone see it, and it is lost with the last of them. One handle at a time writes an archive, and
+/// no name is set by another program meanwhile.
 #[derive(Clone)]
 pub struct Archive {
     path: PathBuf,
@@ -63,7 +77,8 @@ pub struct Archive {
     scheme: Arc<str>,
     /// The one image that is seen, by its place in the archive's list; `None` for all.
     place: Option<usize>,
-    images: Arc<OnceCell<Arc<Images>>>,
+    images: Arc<Mutex<Option<Arc<Images>>>>,
+    writer: Writer,
 }
 
 impl Archive {
@@ -75,6 +90,7 @@ impl Archive {
             scheme: "docker-archive".into(),
             place: None,
             images: Arc::default(),
+            writer: Writer::default(),
         }
     }
 
@@ -91,12 +107,67 @@ impl Archive {
         }
     }
 
-    async fn images(&self) -> Result<&Arc<Images>> {
-        let read = || {
-            let (path, config) = (self.path.clone(), self.config.clone());
-            blocking(move |stop| Images::read(&path, &config, stop).map(Arc::new))
-        };
-        self.images.get_or_try_init(read).await.map_err(|e| e.with_endpoint(self))
+    async fn images(&self) -> Result<Arc<Images>> {
+        let mut images = self.images.lock().await;
+        if let Some(read) = &*images {
+            return Ok(Arc::clone(read));
+        }
+        let (path, config) = (self.path.clone(), self.config.clone());
+        let read = blocking(move |stop| Images::read(&path, &config, stop).map(Arc::new)).await;
+        Ok(Arc::clone(images.insert(read.map_err(|e| e.with_endpoint(self))?)))
+    }
+
+    /// Content that was pushed, or that the archive has.
+    async fn member(&self, reference: &Reference, blob: &Descriptor) -> Result<Option<Member>> {
+        digest::supported(blob.digest())?;
+        if let Some(member) = self.writer.pushed(blob.digest()) {
+            return Ok(Some(member));
+        }
+        let (images, wanted) = (self.images().await?, blob.digest().clone());
+        let found = blocking(move |_| images.member(&wanted)).await;
+        found.map_err(|e| e.with_image(reference).with_endpoint(self))
+    }
+
+    /// Stores a document of the archive's, if it is not there.
+    async fn document(&self, reference: &Reference, raw: &RawManifest) -> Result<()> {
+        self.push_blob(reference, Blob::from_bytes(raw.descriptor(), BlobRange::FULL, raw.bytes())?).await
+    }
+
+    /// Makes what was pushed the archive, with these names and referrers.
+    async fn publish(&self, change: Change) -> Result<()> {
+        let guard = self.writer.begin(&self.path).await.map_err(|e| e.with_endpoint(self))?;
+        let images = Arc::clone(&self.images);
+        let published = self.writer.publish(guard, change, &self.config, move || {
+            *images.blocking_lock() = None;
+        });
+        published.await.map_err(|e| e.with_endpoint(self))
+    }
+
+    /// Stores documents; with a tag, and as one that `is_listed` without a tag, they are in the archive then.
+    async fn store(
+        &self,
+        names: &[(Reference, RawManifest)],
+        absent: &[Digest],
+        is_listed: impl Fn(&RawManifest) -> bool,
+    ) -> Result<()> {
+        let mut change = Change { absent: absent.to_vec(), ..Change::default() };
+        for (name, raw) in names {
+            let digest = reference::digest_of(name)?.unwrap_or_else(|| raw.digest().clone());
+            let media_type = raw.descriptor().media_type();
+            let raw = RawManifest::verified(raw.bytes().clone(), Some(media_type), &digest);
+            let raw = raw.map_err(|e| e.with_image(name))?;
+            if name.tag().is_some() || is_listed(&raw) {
+                change.names.push((name.clone(), raw));
+            } else if raw.subject().is_some() {
+                change.referrers.push((name.clone(), raw));
+            } else {
+                self.document(name, &raw).await?;
+            }
+        }
+        if change.names.is_empty() && change.referrers.is_empty() {
+            return Ok(());
+        }
+        self.publish(change).await
     }
 
     fn missing(&self, what: &str, reference: &Reference) -> Error {
@@ -107,9 +178,16 @@ impl Archive {
 #[async_trait]
 impl ImageRegistry for Archive {
     async fn manifest(&self, reference: &Reference) -> Result<RawManifest> {
-        reference::digest_of(reference)?;
+        let digest = reference::digest_of(reference)?;
+        let pushed = digest.and_then(|digest| Some((self.writer.pushed(&digest)?, digest)));
+        if let Some((member, digest)) = pushed {
+            let read = blocking(move |_| {
+                RawManifest::verified(member.document(digest.as_ref(), limits::MANIFEST)?, None, &digest)
+            });
+            return read.await.map_err(|e| e.with_image(reference).with_endpoint(self));
+        }
         let images = self.images().await?;
-        let (here, wanted) = (Arc::clone(images), reference.clone());
+        let (here, wanted) = (Arc::clone(&images), reference.clone());
         let found = blocking(move |_| here.manifest(&wanted)).await;
         let found = found.map_err(|e| e.with_image(reference).with_endpoint(self))?;
         found.ok_or_else(|| {
@@ -122,25 +200,55 @@ impl ImageRegistry for Archive {
     }
 
     async fn blob(&self, reference: &Reference, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
-        digest::supported(blob.digest())?;
-        let (images, wanted) = (Arc::clone(self.images().await?), blob.digest().clone());
-        let found = blocking(move |_| images.member(&wanted)).await;
-        let found = found.map_err(|e| e.with_image(reference).with_endpoint(self))?;
+        let found = self.member(reference, blob).await?;
         let member = found.ok_or_else(|| self.missing(&format!("blob {}", blob.digest()), reference))?;
         let start = range.resolve(blob.size())?.start;
         Blob::from_reader(blob, range, member.reader(start))
     }
 
     async fn has_blob(&self, reference: &Reference, blob: &Descriptor) -> Result<bool> {
-        digest::supported(blob.digest())?;
-        let (images, wanted) = (Arc::clone(self.images().await?), blob.digest().clone());
-        let found = blocking(move |_| images.member(&wanted)).await;
-        let found = found.map_err(|e| e.with_image(reference).with_endpoint(self))?;
+        // A push makes the archive where there is none.
+        let found = Error::found(self.member(reference, blob).await)?.flatten();
         Ok(found.is_some_and(|member| member.size == blob.size()))
     }
 
+    async fn push_blob(&self, reference: &Reference, blob: Blob) -> Result<()> {
+        let guard = self.writer.begin(&self.path).await.map_err(|e| e.with_endpoint(self))?;
+        // Looked for when no other task stores it.
+        if self.has_blob(reference, blob.descriptor()).await? {
+            return Ok(());
+        }
+        self.writer.append(guard, blob).await.map_err(|e| e.with_endpoint(self))
+    }
+
+    fn push_concurrency(&self) -> usize {
+        // A tar has one member after the other.
+        1
+    }
+
+    async fn push_manifest(&self, name: &Reference, manifest: &RawManifest) -> Result<()> {
+        self.store(&[(name.clone(), manifest.clone())], &[], |_| false).await
+    }
+
+    async fn push_names(&self, names: &[(Reference, RawManifest)]) -> Result<()> {
+        self.store(names, &[], |_| true).await
+    }
+
+    async fn push_sparse(&self, names: &[(Reference, RawManifest)], absent: &[Digest]) -> Result<()> {
+        // Without a tag an index may be the top of what is pushed, and a manifest is a part of it.
+        self.store(names, absent, |raw| matches!(raw.document(), Document::Index(_))).await
+    }
+
+    async fn push_referrers(&self, repository: &Reference, manifests: &[RawManifest]) -> Result<()> {
+        let names: Vec<_> = manifests
+            .iter()
+            .map(|raw| (reference::by_digest(repository, raw.digest()), raw.clone()))
+            .collect();
+        self.store(&names, &[], |_| false).await
+    }
+
     async fn bases(&self) -> Result<Vec<String>> {
-        let images = Arc::clone(self.images().await?);
+        let images = self.images().await?;
         blocking(move |_| images.bases()).await.map_err(|e| e.with_endpoint(self))
     }
 
@@ -151,7 +259,7 @@ impl ImageRegistry for Archive {
         artifact_type: Option<&MediaType>,
     ) -> Result<Vec<Descriptor>> {
         let (list, of) = (reference::referrers_of(reference, subject), subject.clone());
-        let images = Arc::clone(self.images().await?);
+        let images = self.images().await?;
         let found = blocking(move |_| images.referrers(&list, &of)).await;
         let mut found = found.map_err(|e| e.with_endpoint(self))?;
         found.retain(|entry| referrers::is_of_type(entry, artifact_type));

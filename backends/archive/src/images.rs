@@ -26,6 +26,7 @@ const BASES: usize = 20;
 pub(crate) struct Images {
     path: PathBuf,
     members: Members,
+    is_layout: bool,
     oci: OciImages,
     /// What `manifest.json` lists, in its order.
     docker: Vec<DockerImage>,
@@ -66,7 +67,7 @@ impl Images {
         {
             only.names.extend(reference::local(path, "latest"));
         }
-        Ok(Self { path: path.to_owned(), members, oci, docker, blobs })
+        Ok(Self { path: path.to_owned(), members, is_layout, oci, docker, blobs })
     }
 
     /// Every name, of tags and of what stands in place of one.
@@ -168,6 +169,20 @@ impl Images {
         let invalid = |e| Error::corrupt("invalid document").with_source(e).with_context("document", DELTA);
         let delta: Delta = serde_json::from_slice(&bytes).map_err(invalid)?;
         Ok(delta.since.iter().take(BASES).map(|base| printable(base)).collect())
+    }
+
+    /// Whether it has `oci-layout` and `index.json`.
+    pub(crate) fn is_layout(&self) -> bool {
+        self.is_layout
+    }
+
+    pub(crate) fn members(&self) -> &Members {
+        &self.members
+    }
+
+    /// A blob under the name that a layout has for it.
+    pub(crate) fn in_layout(&self, digest: &Digest) -> Result<Option<Member>> {
+        self.oci.member(digest)
     }
 
     pub(crate) fn member(&self, digest: &Digest) -> Result<Option<Member>> {

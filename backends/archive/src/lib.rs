@@ -10,8 +10,11 @@
 //! paths of the host, so no name can lead out of it. An archive that is compressed as a whole is first expanded
 //! into an unlinked temporary file of bounded size, see [`Config::spool_limit`].
 //!
+//! Both schemes write an OCI layout with Docker's list, `manifest.json`, over the same blobs, so every digest is kept. What the
+//! archive has stays. It is written to a file beside it, which takes its place when the names are set: all of them or none.
+//!
 //! # What a docker-archive lacks
-//! It holds configs and uncompressed layers, no manifests. The manifest is generated here, always the same for the
+//! As Docker before version 25 writes it, it holds configs and uncompressed layers, no manifests. The manifest is generated here, always the same for the
 //! same image: canonical JSON, OCI media types, each layer under its `diff_id`. So digests of manifests and
 //! compressed layers differ from the registry's, while the config's digest (the image id) and the `diff_id`s are
 //! those of the original.
@@ -34,6 +37,7 @@ mod images;
 mod members;
 mod oci;
 mod spool;
+mod write;
 
 pub use backend::Archive;
 pub use config::Config;

@@ -31,7 +31,7 @@ const DOCUMENTS: [&str; 5] = ["index.json", "manifest.json", "oci-layout", DELTA
 pub(crate) struct Members(Arc<HashMap<String, MemberKind>>);
 
 #[derive(Clone, Debug)]
-enum MemberKind {
+pub(crate) enum MemberKind {
     /// The content.
     File(Member),
     /// A link to another member: a symbolic one from the member's folder, a hard one from the archive's root.
@@ -123,17 +123,39 @@ impl Members {
     /// A small document's content.
     pub(crate) fn document(&self, name: &str, limit: u64) -> Result<Option<Bytes>> {
         let Some(member) = self.find(name)? else { return Ok(None) };
-        if member.size > limit {
-            let sizes = Size(member.size).beyond(Size(limit));
-            return Err(Error::limit(format!("{} has {sizes}", printable(name))));
-        }
-        let mut content = Vec::new();
-        member.reader(0).read_to_end(&mut content).map_err(|e| Error::io("reading the archive", e))?;
-        Ok(Some(content.into()))
+        member.document(name, limit).map(Some)
+    }
+
+    /// All of them, sorted by name.
+    pub(crate) fn sorted(&self) -> Vec<(&str, &MemberKind)> {
+        let mut all: Vec<_> = self.0.iter().map(|(name, kind)| (name.as_str(), kind)).collect();
+        all.sort_unstable_by_key(|(name, _)| *name);
+        all
     }
 }
 
 impl Member {
+    /// A range of a file.
+    pub(crate) fn new(file: Arc<File>, offset: u64, size: u64) -> Self {
+        Self { file, offset, size }
+    }
+
+    /// Its file, and where in it the content begins.
+    pub(crate) fn place(&self) -> (&File, u64) {
+        (&self.file, self.offset)
+    }
+
+    /// The content of a document of this name.
+    pub(crate) fn document(&self, name: &str, limit: u64) -> Result<Bytes> {
+        if self.size > limit {
+            let sizes = Size(self.size).beyond(Size(limit));
+            return Err(Error::limit(format!("{} has {sizes}", printable(name))));
+        }
+        let mut content = Vec::new();
+        self.reader(0).read_to_end(&mut content).map_err(|e| Error::io("reading the archive", e))?;
+        Ok(content.into())
+    }
+
     /// The content from `start` on.
     pub(crate) fn reader(&self, start: u64) -> MemberReader {
         let start = start.min(self.size);

@@ -45,6 +45,34 @@ pub(crate) fn is_stream(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo())
 }
 
+/// Whether a file is compressed as a whole.
+pub(crate) fn is_packed(path: &Path) -> Result<bool> {
+    let mut magic = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(6).read_to_end(&mut magic));
+    read.map_err(|e| Error::io("reading the archive", e).with_context("path", path.display()))?;
+    Ok(Packing::of(&magic).is_some())
+}
+
+/// How an archive is compressed as a whole.
+enum Packing {
+    Bzip2,
+    Gzip,
+    Xz,
+    Zstd,
+}
+
+impl Packing {
+    fn of(magic: &[u8]) -> Option<Self> {
+        match *magic {
+            [b'B', b'Z', b'h', ..] => Some(Self::Bzip2),
+            [0x1f, 0x8b, ..] => Some(Self::Gzip),
+            [0xfd, b'7', b'z', b'X', b'Z', 0] => Some(Self::Xz),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Self::Zstd),
+            _ => None,
+        }
+    }
+}
+
 /// The tar itself.
 ///
 /// # Errors
@@ -58,21 +86,21 @@ pub(crate) fn plain(path: &Path, config: &Config, stop: &Stop) -> Result<File> {
     input.by_ref().take(6).read_to_end(&mut magic).map_err(reading)?;
     let whole = io::Cursor::new(magic.clone()).chain(input);
     // What `docker load` reads, also several compressed files one after the other.
-    let expanding: Box<dyn Read + '_> = match *magic {
-        [b'B', b'Z', b'h', ..] => Box::new(bzip2::read::MultiBzDecoder::new(whole)),
-        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(whole)),
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => {
+    let expanding: Box<dyn Read + '_> = match Packing::of(&magic) {
+        Some(Packing::Bzip2) => Box::new(bzip2::read::MultiBzDecoder::new(whole)),
+        Some(Packing::Gzip) => Box::new(flate2::read::MultiGzDecoder::new(whole)),
+        Some(Packing::Xz) => {
             let decoder = Stream::new_stream_decoder(MEMORY, CONCATENATED).map_err(|e| broken(e.into()))?;
             Box::new(liblzma::read::XzDecoder::new_stream(whole, decoder))
         }
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+        Some(Packing::Zstd) => {
             let mut context = DCtx::create();
             let limited = context.set_parameter(DParameter::WindowLogMax(WINDOW));
             limited.map_err(|code| broken(zstd_error(code)))?;
             Box::new(zio::Reader::new(BufReader::new(whole), Frames(context)))
         }
-        _ if is_stream => Box::new(whole),
-        _ => {
+        None if is_stream => Box::new(whole),
+        None => {
             file.seek(SeekFrom::Start(0)).map_err(reading)?;
             return Ok(file);
         }

@@ -7,6 +7,7 @@
 #![doc = include_str!("catalogue.md")]
 #![expect(clippy::doc_markdown, reason = "the table has the texts of the rules as they are")]
 
+mod archives;
 mod attestations;
 mod cache;
 mod disk;
@@ -25,7 +26,9 @@ mod source;
 mod tars;
 mod transfers;
 
-use crate::{CacheFixture, DiskFixture, Fixture, HttpFixture, LayoutFixture, MaterializerFixture, Rule};
+use crate::{
+    ArchiveFixture, CacheFixture, DiskFixture, Fixture, HttpFixture, LayoutFixture, MaterializerFixture, Rule,
+};
 
 /// The rules about image registries, in the order of the catalogue.
 pub fn registry() -> impl Iterator<Item = Rule<dyn Fixture>> {
@@ -41,6 +44,11 @@ pub fn registry() -> impl Iterator<Item = Rule<dyn Fixture>> {
     .into_iter()
     .flatten()
     .copied()
+}
+
+/// The rules about archives, in the order of the catalogue.
+pub fn archive() -> impl Iterator<Item = Rule<dyn ArchiveFixture>> {
+    archives::RULES.iter().copied()
 }
 
 /// The rules about caches, subject by subject.

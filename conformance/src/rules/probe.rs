@@ -199,6 +199,10 @@ impl ImageRegistry for Counting {
         self.inner.concurrency()
     }
 
+    fn push_concurrency(&self) -> usize {
+        self.inner.push_concurrency()
+    }
+
     async fn tags(&self, repository: &str, page: Page) -> Result<Names> {
         self.count().tags(repository, page).await
     }

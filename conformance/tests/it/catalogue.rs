@@ -58,6 +58,7 @@ fn ids_and_texts_are_unique() {
     let materializer = rules::materializer().map(|rule| (rule.id, rule.text));
     let materializer = materializer.chain(rules::disk().map(|rule| (rule.id, rule.text)));
     let http = rules::http().map(|rule| (rule.id, rule.text));
+    let registry = registry.chain(rules::archive().map(|rule| (rule.id, rule.text)));
     let all: Vec<_> = registry.chain(cache).chain(http).chain(materializer).collect();
     let ids: BTreeSet<_> = all.iter().map(|(id, _)| id).collect();
     let texts: BTreeSet<_> = all.iter().map(|(_, text)| text).collect();
@@ -75,6 +76,7 @@ fn the_documentation_has_every_rule() {
     }
     add! {
         "`registry_suite!`" rules::registry();
+        "`archive_suite!`" rules::archive();
         "`http_suite!`" rules::http();
         "`cache_suite!`" rules::cache();
         "`layout_suite!`" rules::layout();
@@ -111,6 +113,7 @@ fn the_documentation_has_every_rule() {
 fn every_rule_that_a_page_cites_is_there() {
     let ids: BTreeSet<&str> = rules::registry()
         .map(|rule| rule.id)
+        .chain(rules::archive().map(|rule| rule.id))
         .chain(rules::http().map(|rule| rule.id))
         .chain(rules::cache().map(|rule| rule.id))
         .chain(rules::layout().map(|rule| rule.id))

@@ -66,7 +66,7 @@ pub(super) fn not_here(missing: &[Digest]) -> Error {
 }
 
 /// The error that these blobs are not there: what that means, and their list.
-pub(crate) fn lacking(what: &str, missing: &[Digest]) -> Error {
+pub fn lacking(what: &str, missing: &[Digest]) -> Error {
     let list: Vec<&str> = missing.iter().map(AsRef::as_ref).take(20).collect();
     let error = Error::not_found(format!("{what}: {}", list.join(", ")));
     match missing.first() {

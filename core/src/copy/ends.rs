@@ -83,7 +83,7 @@ impl Ends<'_> {
         self.options.progress.emit(Event::Planned { size });
         let jobs = unique.into_iter().map(|blob| async move { self.blob(&blob).await });
         let concurrency =
-            self.options.concurrency.min(self.from.concurrency()).min(self.to.concurrency()).max(1);
+            self.options.concurrency.min(self.from.concurrency()).min(self.to.push_concurrency()).max(1);
         stream::iter(jobs).buffer_unordered(concurrency).try_collect().await
     }
 

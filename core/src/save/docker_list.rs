@@ -66,6 +66,10 @@ impl DockerList {
     }
 
     /// Takes a tag from its image, which is not listed any more if it has no other.
+    pub fn forget(&mut self, name: &Reference) {
+        self.remove(&reference::familiar(name));
+    }
+
     fn remove(&mut self, tag: &str) {
         let parsed = reference::parse(tag).ok();
         let is_it = |text: &Value| {

@@ -9,6 +9,7 @@
 
 pub use contents::{Contents, SaveImage, content_of};
 pub use docker_list::DockerList;
+pub use header::{file_header, folder_header, link_header};
 pub use oci::DELTA;
 pub use options::{ArchiveForm, SaveBase, SaveFault, SaveOptions};
 pub use stream::TarReader;
@@ -18,6 +19,7 @@ mod docker;
 mod docker_list;
 mod expand;
 mod gather;
+mod header;
 mod index;
 mod member;
 mod oci;

@@ -170,7 +170,7 @@ pub(crate) enum Verb {
     #[command(
         after_help = "With one --platform the copy is that image alone, without the index. With several it is an index of which not all is copied: \
         --sparse says what becomes of it.\n\n\
-        Examples:\n  plyfold copy alpine oci:layouts/alpine:3\n  plyfold copy oci:layouts/alpine:3 registry.lan:5000/alpine:3 -o ca=lan.pem\n  plyfold copy --referrers ghcr.io/org/app:1 registry.lan:5000/app:1"
+        Examples:\n  plyfold copy alpine oci:layouts/alpine:3\n  plyfold copy alpine oci-archive:images.tar:3\n  plyfold copy oci:layouts/alpine:3 registry.lan:5000/alpine:3 -o ca=lan.pem\n  plyfold copy --referrers ghcr.io/org/app:1 registry.lan:5000/app:1"
     )]
     Copy {
         /// What to copy

@@ -68,15 +68,15 @@ impl Context {
 
     /// Opens the backend that an image is to go to.
     pub(crate) async fn target(&self, image: &str) -> Result<(Opened, Reference)> {
-        let uri = self.writable(image)?;
+        let uri = self.target_uri(image)?;
         named(self.backends.open(&uri, &self.options).await?, image)
     }
 
     /// Opens both ends of a copy, each with the options that it knows. One that neither knows is an error.
     pub(crate) async fn ends(&self, source: &str, target: &str) -> Result<(Opened, Opened, Reference)> {
-        let writable = self.writable(target)?;
+        let target_uri = self.target_uri(target)?;
         let (from, refused) = self.open_knowing(&self.image(source)?.uri()).await?;
-        let (to, mut unknown) = self.open_knowing(&writable).await?;
+        let (to, mut unknown) = self.open_knowing(&target_uri).await?;
         if let Some(error) = refused.keys().find_map(|key| unknown.remove(key)) {
             return Err(error);
         }
@@ -110,18 +110,9 @@ impl Context {
         }
     }
 
-    /// The URI of what can be written to, as far as the scheme tells.
-    fn writable(&self, image: &str) -> Result<String> {
-        let image = &*resolved(image)?;
-        let uri = Image::target(image, &self.backends)?.in_repository(&self.backends)?.uri();
-        match self.backends.of(&uri) {
-            Some(backend) if !backend.capabilities.push => {
-                let error = Error::config("this backend cannot write images");
-                let hint = "`plyfold save IMAGE --out FILE` writes an archive; copy to oci:DIRECTORY:TAG";
-                Err(error.with_image(printable(image)).with_hint(hint))
-            }
-            _ => Ok(uri),
-        }
+    /// The URI that an image is to go to.
+    fn target_uri(&self, image: &str) -> Result<String> {
+        Ok(Image::target(&resolved(image)?, &self.backends)?.in_repository(&self.backends)?.uri())
     }
 
     /// Retries a small request as pulls do.
@@ -164,6 +155,6 @@ fn named(target: Opened, image: &str) -> Result<(Opened, Reference)> {
         None => Err(Error::config("the target has no tag")
             .with_image(printable(image))
             .with_endpoint(&target.registry)
-            .with_hint("name the target, as in oci:DIRECTORY:TAG or registry:HOST/REPOSITORY:TAG")),
+            .with_hint("name the target, as in oci:DIRECTORY:TAG, oci-archive:FILE:TAG or registry:HOST/REPOSITORY:TAG")),
     }
 }

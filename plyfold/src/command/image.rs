@@ -202,7 +202,8 @@ mod tests {
         for (image, said) in [
             ("./big:v1", "oci:./big:v1"),
             ("./big", "write oci:./big:TAG, with a tag of your choice"),
-            ("o.tar", "oci-archive:o.tar"),
+            ("o.tar", "write oci-archive:o.tar:TAG, with a tag of your choice"),
+            ("o.tar:v1", "oci-archive:o.tar:v1"),
             ("app:1", "registry:docker.io/library/app:1"),
         ] {
             assert_eq!(target(image), said);

@@ -184,7 +184,12 @@ impl<'a> Written<'a> {
     pub(crate) fn target(&self) -> Result<String> {
         self.check()?;
         if self.is_called(&ARCHIVES) || Path::new(self.path).is_file() {
-            return Ok(format!("oci-archive:{}", self.path));
+            return match self.image {
+                Some(image) => Ok(format!("oci-archive:{}:{image}", self.path)),
+                None => Err(self
+                    .refused("the target has no tag")
+                    .with_hint(format!("write oci-archive:{}:TAG, with a tag of your choice", self.path))),
+            };
         }
         if self.is_called(&FILES) {
             let error = self.refused(format!("{} looks like the name of a file", printable(self.path)));

@@ -80,7 +80,7 @@ impl Images {
     /// when another program has had `out` locked for five minutes.
     pub async fn materialize(&self, image: &PulledImage, rootfs: &Rootfs, out: &Path) -> Result<Disks> {
         let plan = compose::CompositionPlan::new(rootfs, out)?;
-        let cache = self.writable(|cache| ScratchCache::beside(cache, out))?;
+        let cache = self.writable_cache(|cache| ScratchCache::beside(cache, out))?;
         let at = |e: Error| e.with_image(&image.reference);
         let made = self.make(image, rootfs, &*rootfs.format, &cache).await?;
         #[cfg(feature = "erofs")]
@@ -108,7 +108,7 @@ impl Images {
     /// trees; otherwise as [`materialize`](Self::materialize).
     pub async fn root_hashes(&self, image: &PulledImage, rootfs: &Rootfs) -> Result<RootHashes> {
         rootfs.check_hash_trees()?;
-        let cache = self.writable(|cache| ScratchCache::within(cache, &self.temporary()))?;
+        let cache = self.writable_cache(|cache| ScratchCache::within(cache, &self.temporary()))?;
         let at = |e: Error| e.with_image(&image.reference);
         let made = self.make(image, rootfs, &*rootfs.format, &cache).await?;
         #[cfg(feature = "erofs")]
@@ -131,7 +131,7 @@ impl Images {
     }
 
     /// The cache, or one `around` it where nothing can be stored in it.
-    fn writable(
+    fn writable_cache(
         &self,
         around: impl FnOnce(Box<dyn CacheProvider>) -> Result<ScratchCache>,
     ) -> Result<Box<dyn CacheProvider>> {

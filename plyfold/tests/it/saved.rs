@@ -38,6 +38,10 @@ fn runs_are_as_they_were() {
         place.run("save oci-archive:{}/sample.tar --out {}/sample.tar"),
         place.run("save oci-archive:{}/sample.tar --out {}/copied.tar -q --no-docker-list"),
         place.run("pull localhost/sample:latest --platform linux/amd64 --platform linux/arm64"),
+        place.run("copy oci:examples/sample:latest oci-archive:{}/into.tar:1 -q"),
+        place.run("copy oci:examples/sample:latest docker-archive:{}/into.tar:example.com/app:2 -q --platform linux/amd64"),
+        place.run("push localhost/sample:latest oci-archive:{}/into.tar:3 -q --rewrite-index"),
+        place.run("load {}/into.tar --list"),
         place.run("load {}/same.tar --store {}/other -q --platform linux/amd64"),
         place.run("load {}/delta.tar --store {}/third -q --platform linux/amd64"),
     ]
@@ -47,7 +51,7 @@ fn runs_are_as_they_were() {
     assert!(read("sample.tar") == read("same.tar"));
     let stores = |name: &String| name.starts_with("other/") || name.starts_with("third/");
     let names: BTreeSet<_> = place.files().into_iter().filter(|name| !stores(name)).collect();
-    let expected = ["copied.tar", "delta.tar", "docker.tar", "same.tar", "sample.tar"];
+    let expected = ["copied.tar", "delta.tar", "docker.tar", "into.tar", "same.tar", "sample.tar"];
     assert_eq!(names, expected.iter().map(ToString::to_string).collect(), "and nothing temporary");
 }
 

@@ -28,7 +28,7 @@ fn what_is_no_name_is_never_asked_of_a_registry() {
         ("file:x", "oci:DIRECTORY:TAG"),
         ("https://registry.invalid/app:1", "registry.invalid/app:1"),
         ("docker-archive:", "names a place, not an image"),
-        ("docker-archive:x.tar", "cannot write images"),
+        ("docker-archive:x.tar", "the target has no tag"),
         ("out/app:1", "oci:out/app:1"),
     ] {
         let copy = ["copy", &sample, target];
@@ -95,7 +95,7 @@ fn mistakes_of_the_command_line_exit_2() {
     fs::write(&empty, "").unwrap();
     for (line, said) in [
         ("pull oci:{}/layout", "matches several images"),
-        ("copy oci:examples/sample:latest oci-archive:x.tar:1", "cannot write images"),
+        ("copy oci:examples/sample:latest oci-archive:/dev/null:1", "neither a file nor a pipe"),
         ("tags docker-archive:x.tar -o ca=x", "ca"),
         ("tags registry.invalid/app -o ca={}/none.pem", "{}/none.pem\" cannot be read"),
         ("tags registry.invalid/app -o ca={}/empty.pem", "holds no certificate"),

@@ -202,7 +202,8 @@ async fn an_archive_may_be_compressed_as_a_whole_up_to_a_bound() {
     for whole in [gzip.finish().unwrap(), zstd, xz(&plain, 1 << 20), bzip2(&plain)] {
         let disk = OnDisk::new(&whole);
         assert_eq!(pulled(&disk.archive()).await.unwrap(), layer().len());
-        let tight = Archive::new(&disk.path, Config { spool_limit: plain.len() as u64 - 1 });
+        let tight =
+            Archive::new(&disk.path, Config { spool_limit: plain.len() as u64 - 1, ..Config::default() });
         assert_eq!(*pulled(&tight).await.unwrap_err().kind(), ErrorKind::Limit);
         let cut = OnDisk::new(&whole[..whole.len() / 2]);
         assert_eq!(*pulled(&cut.archive()).await.unwrap_err().kind(), ErrorKind::Corrupt);
@@ -223,7 +224,6 @@ async fn compressed_layers_are_described_as_they_are() {
     assert_eq!(read, compressed);
     let part = source.blob(layer, BlobRange::new(2, 10)).await.unwrap().bytes(1 << 20).await.unwrap();
     assert_eq!(part, compressed[2..10]);
-    assert!(!archive.capabilities().push);
 }
 
 fn bzip2(plain: &[u8]) -> Vec<u8> {
@@ -303,7 +303,7 @@ async fn archives_come_through_pipes_in_every_form() {
         writing.join().unwrap();
         assert!(std::fs::symlink_metadata(&pipe).is_ok());
     }
-    let tight = Config { spool_limit: plain.len() as u64 - 1 };
+    let tight = Config { spool_limit: plain.len() as u64 - 1, ..Config::default() };
     let (reader, mut writer) = std::io::pipe().unwrap();
     let writing = std::thread::spawn(move || drop(writer.write_all(&plain)));
     let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&reader));

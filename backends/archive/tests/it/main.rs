@@ -7,6 +7,7 @@ mod docker25;
 mod forms;
 mod hostile;
 mod saved;
+mod written;
 
 use std::path::PathBuf;
 
@@ -15,6 +16,19 @@ use plyfold_core::{ImageRegistry, Result};
 
 async fn open(path: PathBuf) -> Result<Box<dyn ImageRegistry>> {
     Ok(Box::new(Archive::new(path, Config::default())))
+}
+
+struct Archives;
+
+#[async_trait::async_trait]
+impl plyfold_conformance::ArchiveFixture for Archives {
+    async fn open(&self, path: &std::path::Path) -> Result<Box<dyn ImageRegistry>> {
+        open(path.to_owned()).await
+    }
+}
+
+mod archives {
+    plyfold_conformance::archive_suite!(super::Archives);
 }
 
 mod oci {

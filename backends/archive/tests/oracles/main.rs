@@ -13,8 +13,13 @@ use plyfold_core::{
 };
 use tempfile::TempDir;
 
+mod pushed;
 mod saved;
 
+use pushed::{
+    crane_finds_no_fault_in_what_is_pushed, podman_loads_what_is_pushed, skopeo_reads_what_is_pushed,
+    umoci_unpacks_what_is_pushed,
+};
 use saved::{
     crane_finds_no_fault_in_what_is_saved, podman_loads_what_is_saved, skopeo_copies_a_saved_index,
     skopeo_reads_what_is_saved, umoci_unpacks_what_is_saved,
@@ -30,6 +35,10 @@ oracle_tests! {
     podman_loads_what_is_saved needs [PODMAN];
     umoci_unpacks_what_is_saved needs [Need::UMOCI, Need::GNU_TAR];
     crane_finds_no_fault_in_what_is_saved needs [Need::CRANE];
+    skopeo_reads_what_is_pushed needs [Need::SKOPEO];
+    podman_loads_what_is_pushed needs [PODMAN];
+    umoci_unpacks_what_is_pushed needs [Need::UMOCI, Need::GNU_TAR];
+    crane_finds_no_fault_in_what_is_pushed needs [Need::CRANE];
 }
 
 const PODMAN: Need = Need::Tool { name: "podman", package: "podman" };

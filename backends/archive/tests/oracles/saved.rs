@@ -61,7 +61,8 @@ pub(crate) fn skopeo_reads_what_is_saved() -> Verdict {
     Ok(())
 }
 
-fn by_dockers_list(folder: &Path, archive: &Path, sample: &Sample) -> Verdict {
+/// Docker's list leads to the config of the sample.
+pub(crate) fn by_dockers_list(folder: &Path, archive: &Path, sample: &Sample) -> Verdict {
     let (uri, copy) = (format!("docker-archive:{}:{FULL}", archive.display()), folder.join("by-list"));
     Run::new("skopeo").args(["copy", "--quiet", &uri, &format!("dir:{}", copy.display())]).success()?;
     let manifest: Value = serde_json::from_slice(&fs::read(copy.join("manifest.json"))?)?;

@@ -1,5 +1,6 @@
 //! The suite can fail: for every rule there is a mutant that it catches, and what is sound passes all rules.
 
+mod archive;
 mod base;
 mod cache;
 mod client;
@@ -15,6 +16,7 @@ use std::collections::BTreeSet;
 
 use plyfold_conformance::{Verdict, is_child, rules};
 
+use self::archive::{ArchiveFault, BrokenArchives};
 use self::base::{Broken, Fault};
 pub(crate) use self::cache::{BrokenCaches, CacheFault};
 pub(crate) use self::http::{HttpFault, Small};
@@ -81,6 +83,15 @@ const REGISTRY: &[(&str, &[Fault])] = &[
     ("X 274", &[Fault::NamesOneByOne]),
     ("X 275", &[Fault::SubsetForgetsAttestations, Fault::SubsetLosesItsDigest]),
     ("X 280", &[Fault::ReferrersLost]),
+];
+
+/// For each rule about archives the faults that it must catch.
+const ARCHIVE: &[(&str, &[ArchiveFault])] = &[
+    ("X 106", &[ArchiveFault::DockerSidePreferred, ArchiveFault::LayerlessTaken]),
+    ("X 285", &[ArchiveFault::Reserialises]),
+    ("X 286", &[ArchiveFault::WrittenInPlace]),
+    ("X 287", &[ArchiveFault::LayersRepeated]),
+    ("X 288", &[ArchiveFault::PipeTruncated]),
 ];
 
 /// For each cache rule the faults that it must catch.
@@ -393,6 +404,9 @@ fn what_is_sound_passes() {
     for rule in rules::registry() {
         assert!(rule.holds(&Broken(Fault::None)), "{rule}");
     }
+    for rule in rules::archive() {
+        assert!(rule.holds(&BrokenArchives(ArchiveFault::None)), "{rule}");
+    }
     for rule in rules::cache() {
         assert!(rule.holds(&BrokenCaches(CacheFault::None)), "{rule}");
     }
@@ -419,6 +433,15 @@ fn every_registry_rule_catches_its_mutants() {
     for rule in rules::registry() {
         for fault in faults(REGISTRY, rule.id) {
             assert!(!rule.holds(&Broken(*fault)), "{rule} does not see {fault:?}");
+        }
+    }
+}
+
+#[test]
+fn every_archive_rule_catches_its_mutants() {
+    for rule in rules::archive() {
+        for fault in faults(ARCHIVE, rule.id) {
+            assert!(!rule.holds(&BrokenArchives(*fault)), "{rule} does not see {fault:?}");
         }
     }
 }
@@ -500,11 +523,13 @@ in_children! {
 #[test]
 fn no_rule_lacks_a_mutant() {
     let rules = rules::registry().map(|rule| rule.id).chain(rules::cache().map(|rule| rule.id));
+    let rules = rules.chain(rules::archive().map(|rule| rule.id));
     let rules = rules.chain(rules::layout().map(|rule| rule.id));
     let rules = rules.chain(rules::http().map(|rule| rule.id));
     let rules = rules.chain(rules::materializer().map(|rule| rule.id));
     let rules: BTreeSet<_> = rules.chain(rules::disk().map(|rule| rule.id)).collect();
     let tables = REGISTRY.iter().map(|row| row.0).chain(CACHE.iter().map(|row| row.0));
+    let tables = tables.chain(ARCHIVE.iter().map(|row| row.0));
     let tables = tables.chain(LAYOUT.iter().map(|row| row.0));
     let tables = tables.chain(HTTP.iter().map(|row| row.0));
     let tables = tables.chain(MATERIALIZER.iter().map(|row| row.0));

@@ -1,0 +1,134 @@
+//! Storing images in an archive.
+//!
+//! Blobs and documents are appended to a file beside the archive, of which no reader knows. With the names the members of the
+//! archive that is there are copied behind them, and both lists with the new names; the file is synced then, and takes the
+//! place of the archive. So there is the old archive or the new one, whenever it ends.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use plyfold_core::blocking::blocking;
+use plyfold_core::digest::Hasher;
+use plyfold_core::layout_index::blob_name;
+use plyfold_core::{Blob, Descriptor, Digest, Error, ErrorKind, Mismatch, Result};
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use crate::Config;
+use crate::members::Member;
+use part::{Part, STEP};
+pub(crate) use publish::Change;
+use pushed::Pushed;
+
+mod content;
+mod lists;
+mod part;
+mod publish;
+mod pushed;
+
+/// What one handle of an archive and its clones write.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Writer {
+    part: Arc<Mutex<Option<Part>>>,
+    pushed: Pushed,
+}
+
+/// The right to write, while the file beside the archive is there.
+type Guard = OwnedMutexGuard<Option<Part>>;
+
+impl Writer {
+    /// What is stored and not yet in the archive.
+    pub(crate) fn pushed(&self, digest: &Digest) -> Option<Member> {
+        self.pushed.get(digest)
+    }
+
+    /// Waits for other writers of this handle, and for those of other handles and processes when nothing is written yet.
+    pub(crate) async fn begin(&self, path: &Path) -> Result<Guard> {
+        let mut guard = Arc::clone(&self.part).lock_owned().await;
+        if guard.is_some() {
+            return Ok(guard);
+        }
+        let (path, pushed) = (path.to_owned(), self.pushed.clone());
+        blocking(move |stop| {
+            *guard = Some(Part::begin(&path, pushed, stop)?);
+            Ok(guard)
+        })
+        .await
+    }
+
+    /// Appends a blob. With an error, or dropped, it is not there.
+    pub(crate) async fn append(&self, guard: Guard, blob: Blob) -> Result<()> {
+        let wanted = blob.descriptor().clone();
+        let (mut blob, name) = (blob.unverified(), blob_name(wanted.digest()));
+        let mut step = Appending::begin(guard, &name, &wanted)?;
+        while let Some(chunk) = blob.chunk().await? {
+            step.bytes.extend_from_slice(&chunk);
+            if step.bytes.len() >= STEP {
+                step = blocking(move |_| step.write()).await?;
+            }
+        }
+        blocking(move |_| step.write()?.end(&wanted)).await
+    }
+
+    /// Makes what is stored the archive, with the names of `change`. `published` is called then: what is in the archive is looked
+    /// for there from now on.
+    pub(crate) async fn publish(
+        &self,
+        mut guard: Guard,
+        change: Change,
+        config: &Config,
+        published: impl FnOnce() + Send + 'static,
+    ) -> Result<()> {
+        let (config, pushed) = (config.clone(), self.pushed.clone());
+        blocking(move |stop| {
+            let part = guard.as_mut().ok_or_else(not_begun)?;
+            publish::publish(part, &change, &config, stop)?;
+            published();
+            pushed.clear();
+            *guard = None;
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// A blob on its way. It owns the right to write, also while a thread writes for a caller that is gone.
+struct Appending {
+    guard: Guard,
+    /// Where in the file the next bytes go.
+    at: u64,
+    /// Where the content begins.
+    start: u64,
+    hasher: Hasher,
+    bytes: Vec<u8>,
+}
+
+impl Appending {
+    fn begin(mut guard: Guard, name: &str, blob: &Descriptor) -> Result<Self> {
+        let part = guard.as_mut().ok_or_else(not_begun)?;
+        let start = part.head(name, blob.size())?;
+        let (hasher, bytes) = (Hasher::like(blob.digest())?, Vec::new());
+        Ok(Self { guard, at: start, start, hasher, bytes })
+    }
+
+    fn write(mut self) -> Result<Self> {
+        let bytes = std::mem::take(&mut self.bytes);
+        self.hasher.update(&bytes);
+        self.guard.as_mut().ok_or_else(not_begun)?.write(&bytes, self.at)?;
+        self.at += bytes.len() as u64;
+        self.bytes = bytes;
+        self.bytes.clear();
+        Ok(self)
+    }
+
+    fn end(mut self, blob: &Descriptor) -> Result<()> {
+        let (size, actual) = (self.at - self.start, self.hasher.finish());
+        if size != blob.size() || actual != *blob.digest() {
+            return Err(Mismatch::of(blob, Some(actual), size).into());
+        }
+        self.guard.as_mut().ok_or_else(not_begun)?.end(blob, self.start)
+    }
+}
+
+fn not_begun() -> Error {
+    Error::new(ErrorKind::Internal, "the archive is not being written")
+}

@@ -1,0 +1,248 @@
+//! Archives that are written to: what stays, what the lists say, and what is refused.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::Path;
+
+use plyfold_archive::{Archive, Config};
+use plyfold_conformance::fixtures::Memory;
+use plyfold_conformance::samples::{self, LayerBuilder, Sample};
+use plyfold_conformance::{Fixture as _, FixtureImage};
+use plyfold_core::copy::{CopyJob, CopyOptions, copy, copy_all};
+use plyfold_core::{
+    Backends, Error, ErrorKind, ImageRegistry as _, ImageRegistryExt as _, Options, Reference, Result,
+    reference,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::build::{OnDisk, Tar, config, config_name, layer, manifest};
+
+const NAME: &str = "registry.example/org/app:1";
+
+fn name(text: &str) -> Reference {
+    reference::parse(text).unwrap()
+}
+
+fn open(path: &Path) -> Archive {
+    Archive::new(path, Config::default())
+}
+
+/// Copies a sample into an archive.
+async fn push(archive: &Archive, to: &str, sample: &Sample) -> Result<()> {
+    let from = Memory.open(&[FixtureImage::new(NAME, sample)]).await;
+    copy(&*from.registry, &name(NAME), archive, &name(to), &CopyOptions::default()).await.map(drop)
+}
+
+fn new() -> (TempDir, std::path::PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("images.tar");
+    (folder, path)
+}
+
+/// The names of the members, and one of them.
+fn members(path: &Path, wanted: &str) -> (Vec<String>, Vec<u8>) {
+    let bytes = fs::read(path).unwrap();
+    let (mut names, mut content) = (Vec::new(), Vec::new());
+    for entry in tar::Archive::new(&bytes[..]).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let name = String::from_utf8(entry.path_bytes().into_owned()).unwrap();
+        if name == wanted {
+            std::io::Read::read_to_end(&mut entry, &mut content).unwrap();
+        }
+        names.push(name);
+    }
+    (names, content)
+}
+
+/// The tags of each item of Docker's list.
+fn tags(path: &Path) -> Vec<Value> {
+    let items: Vec<Value> = serde_json::from_slice(&members(path, "manifest.json").1).unwrap();
+    items.iter().map(|item| item["RepoTags"].clone()).collect()
+}
+
+/// The old form keeps its members and gets a layout, which has its own names for what both have.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_of_the_old_form_becomes_one_of_both() {
+    let old = Tar::new()
+        .file("abc/layer.tar", layer())
+        .link("def/layer.tar", "../abc/layer.tar")
+        .file(&config_name(), config())
+        .file("repositories", "{}")
+        .file("manifest.json", manifest(&["example.com/old:1"], "def/layer.tar"));
+    let disk = OnDisk::new(&old.bytes());
+    let before = disk.archive().fetch_raw(&name("example.com/old:1")).await.unwrap();
+    push(&disk.archive(), NAME, &samples::index()).await.unwrap();
+    // The image of the old form under a name of the layout: its blobs have other names there.
+    let (from, archive) = (disk.archive(), disk.archive());
+    let again = name("example.com/again:1");
+    let options = CopyOptions::default();
+    copy(&from, &name("example.com/old:1"), &archive, &again, &options).await.unwrap();
+    let archive = disk.archive();
+    for (text, digest) in [
+        ("example.com/old:1", before.digest()),
+        ("example.com/again:1", before.digest()),
+        (NAME, samples::index().top.digest()),
+    ] {
+        assert_eq!(archive.fetch_raw(&name(text)).await.unwrap().digest(), digest, "{text}");
+        archive.image(&name(text), &"linux/amd64".parse().unwrap()).await.unwrap();
+    }
+    let (names, _) = members(&disk.path, "");
+    assert!(names.contains(&"def/layer.tar".to_owned()) && !names.contains(&"repositories".to_owned()));
+    let plain = plyfold_core::layout_index::blob_name(&plyfold_core::digest::sha256(&layer()));
+    assert!(names.contains(&plain), "{names:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dockers_list_has_the_images_of_all_names_and_no_others() {
+    let (_folder, path) = new();
+    // What was there had no such list.
+    let there = samples::oci_archive(&[("example.com/first:1".to_owned(), &samples::zstandard())]);
+    fs::write(&path, there).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    push(&open(&path), NAME, &samples::index()).await.unwrap();
+    push(&open(&path), "example.com/artifact:1", &samples::artifact()).await.unwrap();
+    assert_eq!(tags(&path), [json!(["example.com/first:1"]), json!([NAME])]);
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o640);
+    // A name that an image had, and an artifact has.
+    push(&open(&path), "example.com/first:1", &samples::artifact()).await.unwrap();
+    assert_eq!(tags(&path), [json!([NAME])]);
+    let artifact = samples::artifact();
+    let found = open(&path).fetch_raw(&name("example.com/first:1")).await.unwrap();
+    assert_eq!(found.digest(), artifact.top.digest());
+    // By digest alone it is listed without a tag.
+    let image = samples::uncompressed();
+    let by_digest = format!("registry.example/org/app@{}", image.top.digest());
+    push(&open(&path), &by_digest, &image).await.unwrap();
+    assert_eq!(tags(&path), [json!([NAME]), json!([])]);
+    let untagged = open(&path).untagged().await.unwrap();
+    assert_eq!(untagged.len(), 1, "{untagged:?}");
+    assert_eq!(untagged[0].digest(), Some(image.top.digest().as_ref()));
+}
+
+/// A list that is not wanted is not added; one that is there goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layout_without_dockers_list_is_written_on_request() {
+    let (folder, path) = new();
+    let backends = Backends::linked().unwrap();
+    let options = Options::parse(["docker-list=false"]).unwrap();
+    let opened = backends.open(&format!("oci-archive:{}:1", path.display()), &options).await.unwrap();
+    let from = Memory.open(&[FixtureImage::new(NAME, &samples::image())]).await;
+    let (own, plain) = (opened.reference.clone().unwrap(), CopyOptions::default());
+    copy(&*from.registry, &name(NAME), &opened.registry, &own, &plain).await.unwrap();
+    let (names, index) = members(&path, "index.json");
+    assert!(!names.contains(&"manifest.json".to_owned()), "{names:?}");
+    // A tag of the archive alone stays one.
+    let index: Value = serde_json::from_slice(&index).unwrap();
+    assert_eq!(index["manifests"][0]["annotations"], json!({ "org.opencontainers.image.ref.name": "1" }));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_copy_again_writes_nothing_and_several_are_one() {
+    let (_folder, path) = new();
+    let (image, index) = (samples::image(), samples::index());
+    let from =
+        Memory.open(&[FixtureImage::new(NAME, &image), FixtureImage::new("a.example/b:2", &index)]).await;
+    let jobs: Vec<_> =
+        from.references.iter().map(|one| CopyJob { image: one.clone(), target: one.clone() }).collect();
+    let options = CopyOptions::default();
+    copy_all(&*from.registry, &jobs, &open(&path), &options).await.unwrap();
+    let written = fs::metadata(&path).unwrap();
+    copy_all(&*from.registry, &jobs, &open(&path), &options).await.unwrap();
+    let again = fs::metadata(&path).unwrap();
+    assert_eq!((written.ino(), written.mtime_nsec()), (again.ino(), again.mtime_nsec()));
+    // From an archive into itself.
+    copy(&open(&path), &name(NAME), &open(&path), &name("a.example/c:3"), &options).await.unwrap();
+    assert_eq!(open(&path).fetch_raw(&name("a.example/c:3")).await.unwrap().digest(), image.top.digest());
+    // The same images in the same order are the same bytes.
+    let (_other, second) = new();
+    copy_all(&*from.registry, &jobs, &open(&second), &options).await.unwrap();
+    let (_third, third) = new();
+    copy_all(&*from.registry, &jobs, &open(&third), &options).await.unwrap();
+    assert!(fs::read(&second).unwrap() == fs::read(&third).unwrap());
+}
+
+/// A delta stays one: what it lacks is in its document.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_document_of_a_delta_stays() {
+    let delta = r#"{"schemaVersion":1,"since":["base"],"absent":[]}"#;
+    let old = Tar::new()
+        .file("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#)
+        .file("index.json", r#"{"schemaVersion":2,"manifests":[]}"#)
+        .file("plyfold-delta.json", delta);
+    let disk = OnDisk::new(&old.bytes());
+    push(&disk.archive(), NAME, &samples::image()).await.unwrap();
+    assert_eq!(disk.archive().bases().await.unwrap(), ["base"]);
+    assert_eq!(members(&disk.path, "plyfold-delta.json").1, delta.as_bytes());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_archive_is_refused_and_stays() {
+    let (folder, path) = new();
+    let image = samples::image();
+    let refused = |path: &Path| {
+        let (archive, image) = (open(path), image.clone());
+        async move { push(&archive, NAME, &image).await.unwrap_err() }
+    };
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let plain = samples::oci_archive(&[(NAME.to_owned(), &samples::zstandard())]);
+    std::io::Write::write_all(&mut gzip, &plain).unwrap();
+    for (content, kind) in
+        [(gzip.finish().unwrap(), ErrorKind::Unsupported), (b"no tar at all".to_vec(), ErrorKind::Corrupt)]
+    {
+        fs::write(&path, &content).unwrap();
+        assert_eq!(*refused(&path).await.kind(), kind);
+        assert!(fs::read(&path).unwrap() == content);
+    }
+    fs::write(&path, &plain).unwrap();
+    let link = folder.path().join("link.tar");
+    symlink(&path, &link).unwrap();
+    assert_eq!(*refused(&link).await.kind(), ErrorKind::Config);
+    assert!(fs::read(&path).unwrap() == plain);
+    let nowhere = folder.path().join("no/such/folder.tar");
+    assert_eq!(*refused(&nowhere).await.kind(), ErrorKind::NotFound);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing else is left");
+}
+
+/// One writer at a time; the next one begins when the first has set its names or is dropped.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_writer_waits_and_sees_what_the_first_wrote() {
+    let (_folder, path) = new();
+    let of = |text: &'static str| {
+        samples::of_layers(text, &[LayerBuilder::new().file(text, 0o644, text.as_bytes()).finish()])
+    };
+    let (one, two) = (of("one"), of("two"));
+    let first = open(&path);
+    let blob = &one.blobs[0];
+    let begin =
+        || plyfold_core::Blob::from_bytes(&blob.descriptor, plyfold_core::BlobRange::FULL, &blob.bytes);
+    first.push_blob(&name(NAME), begin().unwrap()).await.unwrap();
+    let error: Error = push(&open(&path), "a.example/two:1", &two).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Unavailable, "{error:?}");
+    let second = open(&path);
+    let waits = tokio::spawn(async move { push(&second, "a.example/two:1", &two).await });
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    push(&first, NAME, &one).await.unwrap();
+    waits.await.unwrap().unwrap();
+    for text in [NAME, "a.example/two:1"] {
+        open(&path).fetch_raw(&name(text)).await.unwrap();
+    }
+}
+
+/// Another program that replaces the archive meanwhile keeps what it wrote.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_that_came_meanwhile_is_added_to() {
+    let (_folder, path) = new();
+    let archive = open(&path);
+    let image = samples::image();
+    let blob = &image.blobs[0];
+    let blob = plyfold_core::Blob::from_bytes(&blob.descriptor, plyfold_core::BlobRange::FULL, &blob.bytes);
+    archive.push_blob(&name(NAME), blob.unwrap()).await.unwrap();
+    let other = samples::zstandard();
+    fs::write(&path, samples::oci_archive(&[("a.example/other:1".to_owned(), &other)])).unwrap();
+    push(&archive, NAME, &image).await.unwrap();
+    for (text, sample) in [(NAME, &image), ("a.example/other:1", &other)] {
+        assert_eq!(open(&path).fetch_raw(&name(text)).await.unwrap().digest(), sample.top.digest());
+    }
+}
