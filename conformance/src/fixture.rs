@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use plyfold_core::copy::{CopyOptions, copy};
+use plyfold_core::edit::Edit;
 use plyfold_core::layer::{LayerForm, LayerOptions, LayerTar, TreeLimits};
 use plyfold_core::save::{ArchiveForm, SaveOptions};
 use plyfold_core::tree::MergedTree;
@@ -351,6 +352,17 @@ pub trait Client: Debug + Send + Sync {
         options: &LoadOptions,
     ) -> Result<Vec<Loaded>> {
         dyn_clone::clone_box(cache).image_load(from, options).await
+    }
+
+    /// An image of a cache, made of another one.
+    async fn edit(
+        &self,
+        cache: &dyn CacheProvider,
+        image: &Reference,
+        edit: &Edit,
+        name: &Reference,
+    ) -> Result<Descriptor> {
+        dyn_clone::clone_box(cache).edit(image, edit, name).await
     }
 
     /// An index of a cache's manifests, under a name.

@@ -359,6 +359,7 @@ macro_rules! __cache_tables {
         $crate::__cache_damage_rules! { $next $arguments }
         $crate::__cache_kept_rules! { $next $arguments }
         $crate::__cache_loads_rules! { $next $arguments }
+        $crate::__cache_edits_rules! { $next $arguments }
     };
 }
 

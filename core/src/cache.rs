@@ -35,6 +35,7 @@ mod attach;
 mod buffer;
 mod collect;
 pub(crate) mod content;
+mod edit;
 mod ext;
 mod find;
 mod forward;

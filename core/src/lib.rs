@@ -15,6 +15,7 @@ pub mod cache;
 pub mod copy;
 pub mod digest;
 pub mod durable;
+pub mod edit;
 pub mod files;
 pub mod layer;
 pub mod layout_index;

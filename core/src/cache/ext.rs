@@ -5,10 +5,11 @@ use bytes::Bytes;
 
 use super::{
     CacheProvider, CacheRegistry, CacheTarget, Completeness, LoadOptions, Loaded, NameChange, attach,
-    content, index, load, push, registry,
+    content, edit, index, load, push, registry,
 };
 use crate::backend::Opened;
 use crate::copy::CopyOptions;
+use crate::edit::Edit;
 use crate::manifest::RawManifest;
 use crate::pull::{self, PullOptions, PullResult};
 use crate::registry::{ImageRegistry, ImageRegistryExt};
@@ -164,6 +165,26 @@ pub trait CacheProviderExt: CacheProvider {
         let _lease =
             index::present(self.as_provider(), std::slice::from_ref(descriptor), &[]).await.map_err(at)?;
         self.update(&[NameChange::Set(name.clone(), descriptor.clone())]).await
+    }
+
+    /// Makes an image of another one that is here: layers added, other values in its configuration. `name` stands for it then,
+    /// whatever it stood for before; it may be the name of the first image. Layers and everything that is not changed stay as
+    /// they are, and the same edit gives the same digests.
+    ///
+    /// Attestations of an index are left out, since they are about other images; so are, with a warning, the images of it that
+    /// are not here.
+    ///
+    /// # Contract
+    /// C 290 `an_edit_keeps_what_it_does_not_change`, C 291 `an_edit_is_the_same_twice`.
+    ///
+    /// # Errors
+    /// No name is changed with any of them. [`NotFound`](crate::ErrorKind::NotFound) when the image is not here;
+    /// [`PlatformNotFound`](crate::ErrorKind::PlatformNotFound); [`Config`](crate::ErrorKind::Config) and
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) for what no image can have, with an [`EditFault`](crate::edit::EditFault);
+    /// [`Limit`](crate::ErrorKind::Limit) beyond [`limits`](crate::manifest::limits);
+    /// [`Corrupt`](crate::ErrorKind::Corrupt), [`Io`](crate::ErrorKind::Io).
+    async fn edit(&self, image: &Reference, edit: &Edit, name: &Reference) -> Result<Descriptor> {
+        edit::edit(self.as_provider(), image, edit, name).await
     }
 
     /// Stores a document that refers to a manifest of the repository of `name`, as an artifact of this media type, and

@@ -10,6 +10,7 @@ use clap::{Args as Group, Parser, Subcommand, ValueEnum};
 
 use super::bounds::Bounds;
 use super::disk_args::{Disk, Patch, Resize, Verity, disk_size, file};
+use super::edit_args::{Append, Config};
 use super::global::Global;
 use super::load_args::Load;
 use super::machine_args::{Boot, BootOptions, HashTrees};
@@ -216,6 +217,21 @@ pub(crate) enum Verb {
         #[arg(long)]
         blob: bool,
     },
+    /// Put layers on an image of the store, and give the result a name
+    #[command(
+        after_help = "A layer is a tar, as it is or compressed by gzip or zstd, and is stored as it comes. Of an index every image is \
+        changed that the store has, or those of --platform; attestations are left out, because they are about the images before. The \
+        same layers on the same image give the same digests.\n\n\
+        Examples:\n  tar -C certificates -c . | plyfold append alpine - --tag registry.lan:5000/alpine:3\n  plyfold append app:1 agent.tar.gz site.tar --tag app:1-site"
+    )]
+    Append(Append),
+    /// Change the configuration of an image of the store, and give the result a name
+    #[command(
+        after_help = "What is not given stays. WORDS are words of a shell, or a list in JSON; none at all with \"\". An entrypoint without --cmd removes \
+        the image's command, which was written for another program.\n\n\
+        Examples:\n  plyfold config alpine --tag alpine:proxy --env https_proxy=http://proxy.lan:3128\n  plyfold config app:1 --tag app:debug --entrypoint '[\"/bin/sh\", \"-c\"]' --user 0"
+    )]
+    Config(Config),
     /// Give an image of the store one more name
     #[command(after_help = "Examples:\n  plyfold tag alpine registry.lan:5000/alpine:3")]
     Tag {

@@ -20,7 +20,7 @@ pub(crate) struct Global {
     )]
     pub(crate) store: Option<PathBuf>,
     /// Which image of an index, as os/arch[/variant]; 'linux(+erofs)/arch' prefers one of EROFS layers [default: linux on
-    /// this processor]; `copy`, `push` and `load` take several
+    /// this processor]; `append`, `config`, `copy`, `load`, `push` and `save` take several
     #[arg(long, global = true, value_parser = platform)]
     pub(crate) platform: Vec<Platform>,
     /// Write one JSON document to standard output, and progress and errors as JSON lines to standard error

@@ -10,6 +10,7 @@ use crate::atomic_file::AtomicFile;
 use crate::blocking::{Stop, blocking};
 use crate::disk_file::open_error;
 use crate::durable::parent;
+use crate::durable::temporary_file;
 use crate::layer::{Hashing, LayerOptions, LayerSummary};
 use crate::materializers::ext4::Ext4Upper;
 use crate::{Disk, Error, Made, Materializer as _, Materializers, Result, Role, VerifiedFile};
@@ -134,6 +135,18 @@ impl Input {
             return Err(error.with_context("path", path.display()).with_hint(hint));
         }
         Ok(Self::of(file, stop))
+    }
+
+    /// A file that can be read several times: of what comes once, a temporary one in `folder` with all of its bytes.
+    pub(crate) fn rereadable(path: &Path, folder: &Path, stop: &Stop) -> Result<File> {
+        let mut input = Self::open(path, stop)?;
+        if let Some(file) = input.whole_file()? {
+            return Ok(file);
+        }
+        let mut file = temporary_file(folder)?;
+        let copied = io::copy(&mut input, &mut file);
+        copied.map_err(|e| Error::io(format!("copying {} to a temporary file", path.display()), e))?;
+        Ok(file)
     }
 
     pub(crate) fn of(file: File, stop: &Stop) -> Self {

@@ -1,6 +1,5 @@
 //! `load`: images of archives and layout directories come into the store.
 
-use std::io;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -12,7 +11,6 @@ use super::session::Session;
 use super::size::Size;
 use super::terminal::table;
 use crate::blocking::blocking;
-use crate::durable::temporary_file;
 use crate::images::Spooled;
 use crate::{Digest, Error, ListedImage, LoadOptions, LoadedImage, Reference, Result, digest};
 
@@ -61,12 +59,7 @@ async fn opened(session: &Session, options: &Load) -> Result<(String, Option<Spo
     Ok(match archive {
         "-" if options.list || !options.images.is_empty() => {
             let folder = session.images.temporary();
-            let file = blocking(move |stop| {
-                let mut file = temporary_file(&folder)?;
-                io::copy(&mut Input::open(Path::new("-"), stop)?, &mut file)
-                    .map_err(|e| Error::io("writing standard input to a temporary file", e))?;
-                Ok(file)
-            });
+            let file = blocking(move |stop| Input::rereadable(Path::new("-"), &folder, stop));
             let spooled = Spooled(file.await?);
             (spooled.uri(), Some(spooled))
         }

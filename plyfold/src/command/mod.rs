@@ -39,6 +39,8 @@ mod complete;
 mod context;
 mod disk_args;
 mod disks_document;
+mod edit;
+mod edit_args;
 mod export;
 mod failure;
 mod files;
@@ -163,7 +165,15 @@ fn run(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Result<End
 
 async fn verb(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Result<ExitCode> {
     let Args { global, verb } = args;
-    let takes_several = matches!(verb, Verb::Copy { .. } | Verb::Load(_) | Verb::Push { .. } | Verb::Save(_));
+    let takes_several = matches!(
+        verb,
+        Verb::Append(_)
+            | Verb::Config(_)
+            | Verb::Copy { .. }
+            | Verb::Load(_)
+            | Verb::Push { .. }
+            | Verb::Save(_)
+    );
     if let ([_, second, ..], false) = (global.platform.as_slice(), takes_several) {
         return Err(Error::config(format!("one platform is needed here, and {second} is another one")));
     }
@@ -184,6 +194,8 @@ async fn verb(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Res
             Some(image) => files::ls(session, image, options, terminal).await,
         },
         Verb::Cat(options) => files::cat(session, options, terminal).await,
+        Verb::Append(options) => edit::append(&session.await?, options).await,
+        Verb::Config(options) => edit::configure(&session.await?, options).await,
         Verb::Tag { image, name } => store_admin::tag(&session.await?, &image, &name).await,
         Verb::Inspect(options) => inspect(&options, context, session, terminal).await,
         Verb::Layer(options) => layer::make(options, terminal).await,

@@ -83,22 +83,25 @@ pub(crate) fn no_files(image: &str) -> Error {
 /// Gives an image of the store one more name.
 pub(crate) async fn tag(session: &Session, image: &str, name: &str) -> Result<()> {
     let from = session.name(image).await?;
-    let to = match session.context.image(name)? {
-        Image::Name(name) if name.digest().is_none() => name,
+    let to = new_name(session, name)?;
+    let descriptor = suggestions::known(&session.images, &from).await?;
+    session.images.cache().descriptor_write(&to, &descriptor).await?;
+    registry::show(&session.context, &to, &descriptor)
+}
+
+/// A name in the store that an image is to have.
+pub(crate) fn new_name(session: &Session, name: &str) -> Result<Reference> {
+    match session.context.image(name)? {
+        Image::Name(name) if name.digest().is_none() => Ok(name),
         Image::Name(_) => {
-            return Err(Error::config("the new name must be a tag, not a digest").with_image(printable(name)));
+            Err(Error::config("the new name must be a tag, not a digest").with_image(printable(name)))
         }
         Image::Uri(_) => {
             let error = Error::config("the target must be a name in the store, not a place")
                 .with_image(printable(name));
-            return Err(
-                error.with_hint("write [HOST/]REPOSITORY:TAG; `plyfold push` copies to another place")
-            );
+            Err(error.with_hint("write [HOST/]REPOSITORY:TAG; `plyfold push` copies to another place"))
         }
-    };
-    let descriptor = suggestions::known(&session.images, &from).await?;
-    session.images.cache().descriptor_write(&to, &descriptor).await?;
-    registry::show(&session.context, &to, &descriptor)
+    }
 }
 
 fn seconds(time: SystemTime) -> Option<u64> {

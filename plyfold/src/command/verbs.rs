@@ -32,9 +32,7 @@ fn hint(verb: &str) -> Option<&'static str> {
         "fetch" | "download" | "get" | "sync" => "`plyfold pull IMAGE` brings an image into the store",
         "upload" | "publish" => "`plyfold push IMAGE TARGET` copies an image of the store to another place",
         "import" => "`plyfold load ARCHIVE` brings the images of an archive into the store",
-        "show" | "info" | "manifest" | "config" | "history" | "digest" => {
-            "`plyfold inspect IMAGE` shows an image"
-        }
+        "show" | "info" | "manifest" | "history" | "digest" => "`plyfold inspect IMAGE` shows an image",
         "search" | "catalog" | "repos" | "repositories" | "list-tags" => {
             "`plyfold tags HOST/` lists the repositories of a registry, `plyfold tags HOST/REPOSITORY` the tags of one"
         }
@@ -57,6 +55,9 @@ fn hint(verb: &str) -> Option<&'static str> {
         "image" | "container" | "system" | "volume" | "builder" | "buildx" | "context" | "network"
         | "machine" => {
             "there are no groups of verbs: `plyfold list`, `plyfold remove IMAGE`, `plyfold gc`, `plyfold inspect IMAGE`"
+        }
+        "mutate" | "rebase" | "annotate" => {
+            "`plyfold config IMAGE --tag NAME --env K=V` changes the configuration of an image, `plyfold append IMAGE LAYER.tar --tag NAME` puts layers on it"
         }
         "build" | "exec" | "ps" | "stop" | "kill" | "logs" | "commit" | "restart" | "attach" | "pause"
         | "unpause" | "wait" | "top" | "stats" | "events" | "port" | "rename" | "update" | "compose" => {

@@ -7,6 +7,7 @@ mod attested;
 mod baseline;
 mod command;
 mod disks;
+mod edited;
 mod export;
 mod ext4;
 mod faulty_cache;

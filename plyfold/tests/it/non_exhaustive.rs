@@ -12,6 +12,7 @@ const OPTIONS: &[&str] = &[
     "Config",
     "CopyJob",
     "CopyOptions",
+    "Edit",
     "FileOptions",
     "FlatOptions",
     "LayerLimits",

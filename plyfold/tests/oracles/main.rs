@@ -17,6 +17,7 @@ use rustix::fs::{XattrFlags, setxattr};
 use tempfile::TempDir;
 
 mod boots;
+mod edited;
 mod forms;
 mod full;
 mod guests;
@@ -38,6 +39,7 @@ mod verity;
 use boots::{
     a_guest_boots_again_from_its_set, a_guest_starts_a_command_in_its_folder, the_end_of_a_guest_is_reported,
 };
+use edited::umoci_makes_the_same_images;
 use forms::{every_form_of_a_real_image_shows_one_tree, every_form_of_every_sample_shows_one_tree};
 use full::{a_full_disk_keeps_the_older_set, a_full_disk_leaves_nothing, a_full_store_leaves_no_name};
 use guests::{
@@ -122,6 +124,7 @@ oracle_tests! {
     another_user_reads_every_file_of_a_set needs [Need::Mounts, SETPRIV];
     a_disk_of_a_loop_device_is_not_saved_or_started needs [Need::Mounts, Need::FileSystem("ext4")];
     a_disk_of_a_loop_device_does_not_grow needs [Need::Mounts, Need::FileSystem("ext4")];
+    umoci_makes_the_same_images needs [Need::UMOCI, Need::SKOPEO, DIFF];
     git_makes_the_same_tree_of_a_package needs [GIT];
     file_systems_are_those_of_dumpe2fs needs [
         Need::Mounts, Need::FileSystem("ext4"), Need::MKFS_EXT4, DUMPE2FS, SYNC
@@ -193,6 +196,9 @@ const DUMP_EROFS: Need = Need::Tool { name: "dump.erofs", package: "erofs-utils"
 
 /// Writes what a file system holds in memory to its disk.
 const SYNC: Need = Need::Tool { name: "sync", package: "coreutils" };
+
+/// Compares two directories.
+const DIFF: Need = Need::Tool { name: "diff", package: "diffutils" };
 
 /// What a package's hash is the hash of.
 const GIT: Need = Need::Tool { name: "git", package: "git" };

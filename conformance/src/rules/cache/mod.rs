@@ -4,6 +4,7 @@ mod artifacts;
 mod blobs;
 mod collect;
 mod damage;
+mod edits;
 mod ends;
 mod foreign_handles;
 mod indexes;
@@ -33,4 +34,5 @@ pub(super) const RULES: &[&[Rule<dyn CacheFixture>]] = &[
     damage::RULES,
     kept::RULES,
     loads::RULES,
+    edits::RULES,
 ];

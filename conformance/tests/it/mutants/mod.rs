@@ -147,6 +147,8 @@ const CACHE: &[(&str, &[CacheFault])] = &[
     ("C 281", &[CacheFault::ReplacesAll, CacheFault::ReplacesSilently]),
     ("C 282", &[CacheFault::OnePlatformLoaded]),
     ("C 283", &[CacheFault::LoadsInPieces]),
+    ("C 290", &[CacheFault::EditReserialises]),
+    ("C 291", &[CacheFault::EditStamped]),
     ("X 104", &[CacheFault::FollowsUrls]),
     ("X 107", &[CacheFault::DeltaBlobsForgotten]),
     ("C 220", &[CacheFault::ArtifactsUnverified, CacheFault::ChangedArtifactsTrusted]),

@@ -4,6 +4,7 @@ use std::net::TcpStream;
 
 use async_trait::async_trait;
 use plyfold_conformance::{Client, CoreClient};
+use plyfold_core::edit::Edit;
 use plyfold_core::memory::MemoryCache;
 use plyfold_core::progress::Event;
 use plyfold_core::{
@@ -116,6 +117,30 @@ impl Client for BrokenPull {
             }
         }
         Ok(loaded)
+    }
+
+    async fn edit(
+        &self,
+        cache: &dyn CacheProvider,
+        image: &Reference,
+        edit: &Edit,
+        name: &Reference,
+    ) -> Result<Descriptor> {
+        let mut edit = edit.clone();
+        if self.0 == CacheFault::EditStamped {
+            edit.config.labels.push(("made".to_owned(), format!("{:?}", std::time::Instant::now())));
+        }
+        let honest = CoreClient.edit(cache, image, &edit, name).await?;
+        if self.0 != CacheFault::EditReserialises {
+            return Ok(honest);
+        }
+        let bytes = cache.content(&honest, 4 << 20).await?;
+        let document = RawManifest::described(bytes, &honest)?;
+        let Ok(manifest) = document.image() else { return Ok(honest) };
+        let raw = RawManifest::new(serde_json::to_vec(manifest).unwrap(), None)?;
+        cache.put(Blob::from_bytes(raw.descriptor(), BlobRange::FULL, raw.bytes())?).await?;
+        cache.update(&[NameChange::Set(name.clone(), raw.descriptor().clone())]).await?;
+        Ok(raw.descriptor().clone())
     }
 
     async fn index_write(

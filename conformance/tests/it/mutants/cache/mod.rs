@@ -48,6 +48,8 @@ pub(crate) enum CacheFault {
     DigestUnchecked,
     DroppedArtifactsPublished,
     DroppedWriterKeepsTurn,
+    EditReserialises,
+    EditStamped,
     EndUnsaid,
     EvictsNewest,
     EvictsPinned,

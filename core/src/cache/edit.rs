@@ -1,0 +1,190 @@
+//! An image of a cache, made of another one.
+
+use std::collections::{HashMap, HashSet};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
+use super::registry::as_registry;
+use super::target::CacheTarget;
+use super::{CacheProvider, CacheRegistry, Lease, content, push};
+use crate::copy::subset::{chosen, with_children};
+use crate::edit::{Edit, EditFault, NewLayer, edited};
+use crate::manifest::{Document, RawManifest, is_artifact, limits};
+use crate::progress::Event;
+use crate::registry::ImageRegistry as _;
+use crate::{
+    Blob, BlobRange, Descriptor, Digest, Error, Platforms, Reference, Result, Size, platform, select,
+};
+
+/// Bytes of all documents of one edit: they are kept in memory.
+const DOCUMENTS: u64 = 64 << 20;
+
+/// The body of `edit`.
+pub(super) async fn edit(
+    cache: &dyn CacheProvider,
+    image: &Reference,
+    edit: &Edit,
+    name: &Reference,
+) -> Result<Descriptor> {
+    let operation = edit.progress.operation();
+    let edit = Edit { progress: operation.progress().clone(), ..edit.clone() };
+    operation.end(Box::pin(made(cache, image, &edit, name)).await)
+}
+
+async fn made(
+    cache: &dyn CacheProvider,
+    image: &Reference,
+    edit: &Edit,
+    name: &Reference,
+) -> Result<Descriptor> {
+    if edit.layers.is_empty() && edit.config.is_empty() {
+        return Err(Error::from(EditFault::Nothing).with_image(image));
+    }
+    if name.digest().is_some() {
+        let hint = "give it a tag: its digest follows from what is in it";
+        return Err(Error::config("a changed image has another digest").with_image(name).with_hint(hint));
+    }
+    let (root, _lease) = push::in_hand(cache, image).await?;
+    let source = as_registry(cache).fixed(image.clone(), root.clone());
+    let (root, chosen) = match &edit.platforms {
+        Platforms::All => (root, None),
+        Platforms::One(platform) => (select::find(&source, image, platform).await?.raw, None),
+        Platforms::Some(platforms) => {
+            let chosen = chosen(&source, image, &root, platforms).await?;
+            (root, Some(chosen))
+        }
+    };
+    let mut work = Work {
+        source,
+        image,
+        edit,
+        chosen,
+        made: HashMap::new(),
+        documents: Vec::new(),
+        bytes: 0,
+        listed: 0,
+        absent: 0,
+    };
+    let made = work.of(&root, limits::NESTING).await.map_err(|e| e.with_image(image))?;
+    let root = made.ok_or_else(|| Error::from(EditFault::NoImage).with_image(image).with_endpoint(cache))?;
+    let Work { documents, listed, absent, .. } = work;
+    if absent > 0 {
+        let message =
+            format!("{image}: {absent} of {listed} images of the index are not here, and are left out");
+        edit.progress.emit(Event::Warning { message });
+    }
+    let _new = stored(cache, edit, &documents).await.map_err(|e| e.with_image(name))?;
+    CacheTarget(dyn_clone::clone_box(cache)).push_names(&[(name.clone(), root.clone())]).await?;
+    Ok(root.descriptor().clone())
+}
+
+/// Stores new layers and documents, and keeps them until the lease ends.
+async fn stored(cache: &dyn CacheProvider, edit: &Edit, documents: &[(Descriptor, Bytes)]) -> Result<Lease> {
+    let layers = edit.layers.iter().map(NewLayer::digest);
+    let digests: Vec<Digest> =
+        layers.chain(documents.iter().map(|(descriptor, _)| descriptor.digest())).cloned().collect();
+    let lease = cache.lease(&digests).await?;
+    for layer in &edit.layers {
+        content::put(cache, layer.blob()?).await.map_err(|e| e.with_context("layer", layer.place()))?;
+    }
+    for (descriptor, bytes) in documents {
+        content::put(cache, Blob::from_bytes(descriptor, BlobRange::FULL, bytes)?).await?;
+    }
+    Ok(lease)
+}
+
+/// The documents of an edit, made of those of the image.
+struct Work<'a> {
+    source: CacheRegistry,
+    image: &'a Reference,
+    edit: &'a Edit,
+    /// What is taken of indexes; nothing stands for all.
+    chosen: Option<HashSet<Digest>>,
+    /// What became of each document, by its digest.
+    made: HashMap<Digest, Option<RawManifest>>,
+    documents: Vec<(Descriptor, Bytes)>,
+    /// Of the documents.
+    bytes: u64,
+    /// Images of indexes, and those of them that are not here.
+    listed: usize,
+    absent: usize,
+}
+
+impl Work<'_> {
+    /// What becomes of a document; `None` for an index of which nothing is left.
+    fn of<'s>(
+        &'s mut self,
+        raw: &'s RawManifest,
+        depth: usize,
+    ) -> BoxFuture<'s, Result<Option<RawManifest>>> {
+        Box::pin(async move {
+            // Hostile input lists one document many times, and in each of those another.
+            if let Some(made) = self.made.get(raw.digest()) {
+                return Ok(made.clone());
+            }
+            let made = match raw.document() {
+                Document::Manifest(_) => Some(self.changed(raw).await?),
+                Document::Index(_) if depth == 0 => {
+                    let message = format!("indexes are nested more than {} deep", limits::NESTING);
+                    return Err(Error::limit(message));
+                }
+                Document::Index(index) => {
+                    let mut kept = Vec::with_capacity(index.manifests().len());
+                    for child in index.manifests() {
+                        kept.push(self.child(child, depth - 1).await?);
+                    }
+                    with_children(raw, index.manifests(), kept)?
+                }
+            };
+            if let Some(made) = &made {
+                self.keep(made.descriptor().clone(), made.bytes().clone())?;
+            }
+            self.made.insert(raw.digest().clone(), made.clone());
+            Ok(made)
+        })
+    }
+
+    /// What stands for a child of an index: attestations and other artifacts are about the image before the change.
+    async fn child(&mut self, child: &Descriptor, depth: usize) -> Result<Option<Descriptor>> {
+        let is_taken = self.chosen.as_ref().is_none_or(|chosen| chosen.contains(child.digest()));
+        if !is_taken || platform::is_attestation(child) {
+            return Ok(None);
+        }
+        self.listed += 1;
+        let Some(raw) = Error::found(select::child(&self.source, self.image, child).await)? else {
+            self.absent += 1;
+            return Ok(None);
+        };
+        let made = match self.of(&raw, depth).await {
+            Err(e) if is_artifact(&e) => {
+                self.listed -= 1;
+                return Ok(None);
+            }
+            made => made?,
+        };
+        Ok(made.map(|made| {
+            let mut entry = child.clone();
+            entry.set_digest(made.digest().clone());
+            entry.set_size(made.descriptor().size());
+            entry
+        }))
+    }
+
+    async fn changed(&mut self, raw: &RawManifest) -> Result<RawManifest> {
+        let config = select::read_config(&self.source, self.image, raw.image()?).await?;
+        let made = edited(raw, &config, self.edit)?;
+        let (config, bytes) = made.config;
+        self.keep(config, bytes)?;
+        Ok(made.manifest)
+    }
+
+    fn keep(&mut self, descriptor: Descriptor, bytes: Bytes) -> Result<()> {
+        self.bytes += descriptor.size();
+        if self.bytes > DOCUMENTS {
+            return Err(Error::limit(format!("the images have more than {} of documents", Size(DOCUMENTS))));
+        }
+        self.documents.push((descriptor, bytes));
+        Ok(())
+    }
+}

@@ -1,0 +1,164 @@
+//! Values of an image configuration that are replaced.
+
+use serde_json::{Map, Value, json};
+
+use super::EditFault;
+use crate::Result;
+use crate::strict::invalid;
+
+/// What is changed of the configuration of what runs in an image (OCI image spec, `config.md`, property `config`). What is
+/// not given stays.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct ConfigChange {
+    /// Environment variables that are set: in place where there is one of the name, else at the end.
+    pub env: Vec<(String, String)>,
+    /// Environment variables that are removed, before others are set.
+    pub unset_env: Vec<String>,
+    /// The program that is run, with its first arguments. The image's [`cmd`](Self::cmd) goes, unless one is given: it was
+    /// written for another program.
+    pub entrypoint: Option<Vec<String>>,
+    /// The arguments that are used when a run names none; the program too, where there is no entrypoint.
+    pub cmd: Option<Vec<String>>,
+    /// Labels that are set.
+    pub labels: Vec<(String, String)>,
+    /// Labels that are removed, before others are set.
+    pub unset_labels: Vec<String>,
+    /// The user that the program runs as: `USER`, `UID`, `USER:GROUP` or `UID:GID`.
+    pub user: Option<String>,
+    /// The directory that the program starts in: absolute, but for Windows.
+    pub workdir: Option<String>,
+    /// The signal that asks the program to end, such as `SIGTERM`.
+    pub stop_signal: Option<String>,
+    /// Ports that are added to those that the program listens on: `80`, `80/tcp`, `53/udp`.
+    pub ports: Vec<String>,
+    /// Paths that are added to those that hold data of their own in each container.
+    pub volumes: Vec<String>,
+}
+
+impl ConfigChange {
+    /// Whether nothing is changed.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Sets it in the document of a configuration.
+    pub(super) fn apply(&self, document: &mut Map<String, Value>) -> Result<()> {
+        let is_windows = document.get("os").and_then(Value::as_str) == Some("windows");
+        self.check(is_windows)?;
+        let config = object(document, "config")?;
+        if !(self.env.is_empty() && self.unset_env.is_empty()) {
+            self.set_env(list(config, "Env")?, is_windows);
+        }
+        if let Some(entrypoint) = &self.entrypoint {
+            config.insert("Entrypoint".to_owned(), json!(entrypoint));
+            config.remove("Cmd");
+        }
+        if let Some(cmd) = &self.cmd {
+            config.insert("Cmd".to_owned(), json!(cmd));
+        }
+        if !(self.labels.is_empty() && self.unset_labels.is_empty()) {
+            let labels = object(config, "Labels")?;
+            labels.retain(|name, _| !self.unset_labels.contains(name));
+            labels.extend(self.labels.iter().map(|(name, value)| (name.clone(), json!(value))));
+        }
+        for (key, value) in
+            [("User", &self.user), ("WorkingDir", &self.workdir), ("StopSignal", &self.stop_signal)]
+        {
+            if let Some(value) = value {
+                config.insert(key.to_owned(), json!(value));
+            }
+        }
+        for port in &self.ports {
+            object(config, "ExposedPorts")?.insert(port_of(port)?, json!({}));
+        }
+        for volume in &self.volumes {
+            object(config, "Volumes")?.insert(volume.clone(), json!({}));
+        }
+        Ok(())
+    }
+
+    fn check(&self, is_windows: bool) -> Result<()> {
+        for name in self.env.iter().map(|(name, _)| name).chain(&self.unset_env) {
+            if name.is_empty() || name.contains(['=', '\0']) {
+                return Err(EditFault::EnvName(name.clone()).into());
+            }
+        }
+        if self.labels.iter().any(|(name, _)| name.is_empty()) {
+            return Err(EditFault::Label.into());
+        }
+        let of = |value: &Option<String>| value.iter().cloned().collect::<Vec<_>>();
+        let words = |words: &Option<Vec<String>>| words.iter().flatten().cloned().collect::<Vec<_>>();
+        let texts: [(&str, Vec<String>); 6] = [
+            ("an environment variable", self.env.iter().map(|(_, value)| value.clone()).collect()),
+            ("the entrypoint", words(&self.entrypoint)),
+            ("the command", words(&self.cmd)),
+            ("the user", of(&self.user)),
+            ("the directory", of(&self.workdir)),
+            ("a volume", self.volumes.clone()),
+        ];
+        if let Some((what, _)) = texts.iter().find(|(_, texts)| texts.iter().any(|text| text.contains('\0')))
+        {
+            return Err(EditFault::Zero(what).into());
+        }
+        let relative = |path: &&String| !is_windows && !path.starts_with('/');
+        match self.workdir.iter().chain(&self.volumes).find(relative) {
+            Some(path) => Err(EditFault::Relative(path.clone()).into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Names of variables have no case in Windows.
+    fn set_env(&self, env: &mut Vec<Value>, is_windows: bool) {
+        let is_named = |item: &Value, name: &str| {
+            let found = item.as_str().map(|item| item.split_once('=').map_or(item, |(name, _)| name));
+            found.is_some_and(|found| found == name || is_windows && found.eq_ignore_ascii_case(name))
+        };
+        env.retain(|item| !self.unset_env.iter().any(|name| is_named(item, name)));
+        for (name, value) in &self.env {
+            let item = json!(format!("{name}={value}"));
+            // The last of one name is what counts: it is set, and the others go.
+            let last = env.iter().rposition(|item| is_named(item, name));
+            match last.and_then(|last| env.get_mut(last)) {
+                Some(place) => {
+                    *place = item;
+                    let mut at = 0;
+                    env.retain(|item| {
+                        at += 1;
+                        !is_named(item, name) || last == Some(at - 1)
+                    });
+                }
+                None => env.push(item),
+            }
+        }
+    }
+}
+
+/// `80` and `80/tcp` as they stand in a configuration.
+fn port_of(text: &str) -> Result<String> {
+    let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let is_number = number.bytes().all(|byte| byte.is_ascii_digit()) && number.parse() != Ok(0_u16);
+    if !is_number || number.parse::<u16>().is_err() || !["sctp", "tcp", "udp"].contains(&protocol) {
+        return Err(EditFault::Port(text.to_owned()).into());
+    }
+    Ok(format!("{number}/{protocol}"))
+}
+
+/// The object under a key, which is made where there is none.
+pub(super) fn object<'a>(of: &'a mut Map<String, Value>, key: &str) -> Result<&'a mut Map<String, Value>> {
+    made(of, key, json!({})).as_object_mut().ok_or_else(|| invalid(format!("{key} is not an object")))
+}
+
+/// The list under a key, which is made where there is none.
+pub(super) fn list<'a>(of: &'a mut Map<String, Value>, key: &str) -> Result<&'a mut Vec<Value>> {
+    made(of, key, json!([])).as_array_mut().ok_or_else(|| invalid(format!("{key} is not a list")))
+}
+
+/// The value under a key. Go's tools write null for what was never set.
+fn made<'a>(of: &'a mut Map<String, Value>, key: &str, empty: Value) -> &'a mut Value {
+    let value = of.entry(key).or_insert(Value::Null);
+    if value.is_null() {
+        *value = empty;
+    }
+    value
+}

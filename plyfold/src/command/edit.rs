@@ -1,0 +1,81 @@
+//! `append` and `config`: images of the store, made of others.
+
+use std::path::{Path, PathBuf};
+
+use super::edit_args::{Append, Config, Words};
+use super::layer::{Input, refuse_terminal};
+use super::progress::Doing;
+use super::registry;
+use super::session::Session;
+use super::store_admin::new_name;
+use super::suggestions;
+use crate::blocking::blocking;
+use crate::edit::{ConfigChange, Edit, NewLayer};
+use crate::shell::quoted;
+use crate::{CacheProviderExt as _, Error, Result};
+
+pub(crate) async fn append(session: &Session, options: Append) -> Result<()> {
+    let Append { image, layers, tag } = options;
+    if layers.iter().filter(|path| path.as_os_str() == "-").count() > 1 {
+        return Err(Error::config("standard input is one layer, and not several"));
+    }
+    let mut read = Vec::with_capacity(layers.len());
+    for path in &layers {
+        read.push(layer(session, path).await?);
+    }
+    let edit = Edit { layers: read, created_by: "plyfold append".to_owned(), ..Edit::default() };
+    edited(session, &image, edit, &tag).await
+}
+
+/// Reads a layer to its end, and says what deviates from the format.
+async fn layer(session: &Session, path: &Path) -> Result<NewLayer> {
+    refuse_terminal(path)?;
+    if path.is_dir() {
+        let hint = format!("pack it: tar -C {} -c . | plyfold append IMAGE - --tag NAME", quoted(path));
+        let error = Error::config("the layer is a directory, and not a tar");
+        return Err(error.with_context("path", path.display()).with_hint(hint));
+    }
+    let (folder, from) = (session.images.temporary(), PathBuf::from(path));
+    let file = blocking(move |stop| Input::rereadable(&from, &folder, stop)).await?;
+    let layer = NewLayer::read(file, path.display().to_string()).await?;
+    for warning in layer.warnings() {
+        session.terminal.say("warning", &format!("{}: {warning}", path.display()));
+    }
+    Ok(layer)
+}
+
+pub(crate) async fn configure(session: &Session, options: Config) -> Result<()> {
+    let words = |words: Option<Words>| words.map(|Words(words)| words);
+    let mut config = ConfigChange::default();
+    config.env = options.env;
+    config.unset_env = options.unset_env;
+    config.entrypoint = words(options.entrypoint);
+    config.cmd = words(options.cmd);
+    config.labels = options.label;
+    config.unset_labels = options.unset_label;
+    config.user = options.user;
+    config.workdir = options.workdir;
+    config.stop_signal = options.stop_signal;
+    config.ports = options.expose;
+    config.volumes = options.volume;
+    if config.is_empty() {
+        let hint =
+            "`plyfold config --help` lists what can be changed; `plyfold inspect IMAGE` shows what there is";
+        return Err(Error::config("nothing is to be changed").with_hint(hint));
+    }
+    let edit = Edit { config, created_by: "plyfold config".to_owned(), ..Edit::default() };
+    edited(session, &options.image, edit, &options.tag).await
+}
+
+async fn edited(session: &Session, image: &str, edit: Edit, tag: &str) -> Result<()> {
+    let from = session.name(image).await?;
+    let to = new_name(session, tag)?;
+    suggestions::known(&session.images, &from).await?;
+    let cache = session.images.cache();
+    let made = session.context.telling(Doing::Copy, |progress| {
+        let edit = Edit { platforms: session.context.platforms(), progress, ..edit };
+        let (cache, from, to) = (&cache, &from, &to);
+        async move { cache.edit(from, &edit, to).await }
+    });
+    registry::show(&session.context, &to, &made.await?)
+}

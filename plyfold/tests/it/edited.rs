@@ -1,0 +1,244 @@
+//! Images that are made of others: layers added, and other configurations.
+
+use std::fs::{self, File};
+
+use plyfold::edit::{ConfigChange, Edit, EditFault, NewLayer};
+use plyfold::{
+    CacheProvider as _, CacheProviderExt as _, Error, ErrorKind, ImageSource as _, ImageSourceExt as _,
+    Images, LoadOptions, Platform, Platforms, Progress, Result, layer, reference,
+};
+use plyfold_conformance::samples::{self, LayerBuilder, Sample};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::baseline;
+use super::run::Place;
+
+const NAME: &str = "registry.example/org/app:1.2";
+const NEW: &str = "registry.example/org/app:new";
+
+fn tar() -> Vec<u8> {
+    LayerBuilder::new().file("etc/agent.conf", 0o644, b"on\n").finish()
+}
+
+#[test]
+fn runs_are_as_they_were() {
+    let place = Place::new();
+    fs::write(place.path("agent.tar"), tar()).unwrap();
+    fs::write(place.path("agent.tar.gz"), samples::gzip(&[&tar()])).unwrap();
+    fs::write(place.path("none.tar"), "no tar at all").unwrap();
+    let text = [
+        place.run("append localhost/sample:latest {}/agent.tar --tag localhost/new:1"),
+        place.run("load examples/sample -q"),
+        place.run("append localhost/sample:latest {}/agent.tar --tag localhost/new:1"),
+        place.run("append localhost/sample:latest {}/agent.tar.gz {}/agent.tar --tag localhost/new:2 --json"),
+        place.run_fed("append localhost/sample:latest - --tag localhost/new:3 --platform linux/amd64", &tar()),
+        place.run("cat localhost/new:3 etc/agent.conf"),
+        place.run("append localhost/sample:latest - - --tag localhost/new:4"),
+        place.run("append localhost/sample:latest {}/none.tar --tag localhost/new:4"),
+        place.run("append localhost/sample:latest {}/missing.tar --tag localhost/new:4"),
+        place.run("append localhost/sample:latest {} --tag localhost/new:4"),
+        place.run("append localhost/sample:latest {}/agent.tar --tag oci:{}/layout:1"),
+        place.run("append localhost/sample:latest {}/agent.tar"),
+        place.run("config localhost/sample:latest --tag localhost/new:5 --platform linux/amd64 --env A=1 -e B=2 --label a=b --user 1000:1000 --workdir /srv --cmd [\"-v\"] --entrypoint /bin/app --expose 80 --volume /data --stop-signal SIGINT"),
+        place.run("config localhost/new:5 --tag localhost/new:5 --unset-env A --unset-label a --entrypoint /bin/other"),
+        place.run("inspect localhost/new:5 --json"),
+        place.run("config localhost/sample:latest --tag localhost/new:6"),
+        place.run("config localhost/sample:latest --tag localhost/new:6 --env A"),
+        place.run("config localhost/sample:latest --tag localhost/new:6 --expose web"),
+        place.run("config localhost/sample:latest --tag localhost/new:6 --cmd it's"),
+        place.run("list"),
+    ]
+    .concat();
+    baseline::check("plyfold/tests/it/runs/edit.txt", text.as_bytes());
+}
+
+/// A store with a sample under [`NAME`].
+async fn stored(sample: &Sample) -> (TempDir, Images) {
+    let folder = tempfile::tempdir().unwrap();
+    let layout = folder.path().join("layout");
+    samples::write_layout(&layout, &[(NAME.to_owned(), sample)]).unwrap();
+    let images = Images::open(folder.path().join("store")).await.unwrap();
+    images.load(&format!("oci:{}", layout.display()), LoadOptions::default()).await.unwrap();
+    (folder, images)
+}
+
+async fn new_layer(bytes: &[u8]) -> Result<NewLayer> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), bytes).unwrap();
+    NewLayer::read(File::open(file.path()).unwrap(), "new.tar").await
+}
+
+async fn edited(images: &Images, edit: &Edit) -> Result<plyfold::Descriptor> {
+    images.cache().edit(&reference::parse(NAME).unwrap(), edit, &reference::parse(NEW).unwrap()).await
+}
+
+async fn config(images: &Images, name: &str) -> Value {
+    let name = reference::parse(name).unwrap();
+    let source = images.cache().new_source(&name, &Platform::new("linux", "amd64", None)).await.unwrap();
+    serde_json::from_slice(source.config().await.unwrap().bytes()).unwrap()
+}
+
+fn set(change: impl FnOnce(&mut ConfigChange)) -> Edit {
+    let mut edit = Edit::default();
+    change(&mut edit.config);
+    edit
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_are_set_replaced_and_removed() {
+    let (_folder, images) = stored(&samples::image()).await;
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let name = reference::parse(NAME).unwrap();
+    let cache = images.cache();
+    let first = set(|config| {
+        config.env = vec![pair("A", "1"), pair("PATH", "/bin"), pair("B", "x=y")];
+        config.cmd = Some(vec!["-v".to_owned()]);
+        config.labels = vec![pair("a", "1"), pair("b", "2")];
+        config.ports = vec!["80".to_owned(), "53/udp".to_owned()];
+        config.volumes = vec!["/data".to_owned()];
+        config.stop_signal = Some("SIGINT".to_owned());
+        config.user = Some("1000:1000".to_owned());
+        config.workdir = Some("/srv".to_owned());
+    });
+    cache.edit(&name, &first, &name).await.unwrap();
+    let process = config(&images, NAME).await["config"].take();
+    let env = process["Env"].as_array().unwrap();
+    assert_eq!(env.iter().filter(|item| item.as_str().unwrap().starts_with("PATH=")).count(), 1, "{env:?}");
+    assert!(env.contains(&json!("PATH=/bin")) && env.contains(&json!("B=x=y")), "{env:?}");
+    assert_eq!(process["ExposedPorts"], json!({ "53/udp": {}, "80/tcp": {} }));
+    assert_eq!((&process["Cmd"], &process["Volumes"]), (&json!(["-v"]), &json!({ "/data": {} })));
+    assert_eq!((&process["User"], &process["WorkingDir"]), (&json!("1000:1000"), &json!("/srv")));
+    assert_eq!(process["StopSignal"], "SIGINT");
+
+    let second = set(|config| {
+        config.env = vec![pair("A", "2")];
+        config.unset_env = vec!["B".to_owned()];
+        config.unset_labels = vec!["a".to_owned()];
+        config.entrypoint = Some(vec!["/app".to_owned()]);
+    });
+    cache.edit(&name, &second, &name).await.unwrap();
+    let changed = config(&images, NAME).await["config"].take();
+    let place = |env: &Value, item: &str| env.as_array().unwrap().iter().position(|one| one == item);
+    assert_eq!(place(&changed["Env"], "A=2"), place(&process["Env"], "A=1"), "it stays in its place");
+    assert_eq!(place(&changed["Env"], "B=x=y"), None);
+    assert_eq!(changed["Labels"].get("a"), None);
+    assert_eq!(changed["Labels"]["b"], "2");
+    assert_eq!((&changed["Entrypoint"], &changed["Cmd"]), (&json!(["/app"]), &Value::Null));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_are_stored_as_they_come() {
+    let (_folder, images) = stored(&samples::image()).await;
+    let packed = [tar(), samples::gzip(&[&tar()]), samples::zstd(&[&tar()])];
+    let mut edit = Edit::default();
+    for bytes in &packed {
+        edit.layers.push(new_layer(bytes).await.unwrap());
+    }
+    let diff_ids: Vec<_> = edit.layers.iter().map(|layer| json!(layer.diff_id())).collect();
+    assert!(diff_ids.iter().all(|one| *one == diff_ids[0]));
+    edited(&images, &edit).await.unwrap();
+    let name = reference::parse(NEW).unwrap();
+    let source = images.cache().new_source(&name, &Platform::new("linux", "amd64", None)).await.unwrap();
+    let layers = source.raw().image().unwrap().layers();
+    let added: Vec<_> = layers[layers.len() - 3..].iter().map(|one| one.media_type().to_string()).collect();
+    let of = |end: &str| format!("application/vnd.oci.image.layer.v1.tar{end}");
+    assert_eq!(added, [of(""), of("+gzip"), of("+zstd")]);
+    for (layer, bytes) in layers[layers.len() - 3..].iter().zip(&packed) {
+        assert!(images.cache().content(layer, 1 << 20).await.unwrap() == bytes[..]);
+    }
+    let listed = config(&images, NEW).await["rootfs"]["diff_ids"].take();
+    assert_eq!(listed.as_array().unwrap()[layers.len() - 3..], diff_ids);
+    assert_eq!(images.verify(&plyfold::Verify::default()).await.unwrap().damage, []);
+}
+
+async fn refused(images: &Images, edit: &Edit) -> Error {
+    let before = images.list_cached().await.unwrap();
+    let error = edited(images, edit).await.unwrap_err();
+    assert_eq!(images.list_cached().await.unwrap(), before, "{error}");
+    error
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_image_can_have_is_refused() {
+    let (_folder, images) = stored(&samples::image()).await;
+    let text = |text: &str| Some(text.to_owned());
+    for (edit, fault) in [
+        (Edit::default(), EditFault::Nothing),
+        (set(|config| config.env = vec![("A=B".into(), String::new())]), EditFault::EnvName("A=B".into())),
+        (set(|config| config.unset_env = vec![String::new()]), EditFault::EnvName(String::new())),
+        (set(|config| config.labels = vec![(String::new(), "a".into())]), EditFault::Label),
+        (set(|config| config.ports = vec!["0".into()]), EditFault::Port("0".into())),
+        (set(|config| config.ports = vec!["65536".into()]), EditFault::Port("65536".into())),
+        (set(|config| config.ports = vec!["80/icmp".into()]), EditFault::Port("80/icmp".into())),
+        (set(|config| config.ports = vec!["+80".into()]), EditFault::Port("+80".into())),
+        (set(|config| config.workdir = text("srv")), EditFault::Relative("srv".into())),
+        (set(|config| config.volumes = vec!["data".into()]), EditFault::Relative("data".into())),
+        (set(|config| config.user = text("a\0b")), EditFault::Zero("the user")),
+    ] {
+        let error = refused(&images, &edit).await;
+        assert_eq!(error.detail(), Some(&fault), "{error}");
+    }
+    let error = new_layer(b"no tar at all, but more than nothing").await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Corrupt, "{error}");
+    let mut cut = tar();
+    cut.truncate(514);
+    assert_eq!(*new_layer(&cut).await.unwrap_err().kind(), ErrorKind::Corrupt);
+    let missing = reference::parse("registry.example/org/none:1").unwrap();
+    let edit = set(|config| config.user = text("1"));
+    let error = images.cache().edit(&missing, &edit, &missing).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::NotFound, "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_docker_image_stays_one() {
+    let (_folder, images) = stored(&samples::docker_image()).await;
+    let mut edit =
+        Edit { layers: vec![new_layer(&samples::gzip(&[&tar()])).await.unwrap()], ..Edit::default() };
+    edited(&images, &edit).await.unwrap();
+    let name = reference::parse(NEW).unwrap();
+    let source = images.cache().new_source(&name, &Platform::new("linux", "amd64", None)).await.unwrap();
+    let layers = source.raw().image().unwrap().layers();
+    let added = layers.last().unwrap().media_type().to_string();
+    assert_eq!(added, "application/vnd.docker.image.rootfs.diff.tar.gzip");
+    assert_eq!(layer::Compression::by_media_type(&added.as_str().into()), Some(layer::Compression::Gzip));
+    edit.layers = vec![new_layer(&samples::zstd(&[&tar()])).await.unwrap()];
+    let error = refused(&images, &edit).await;
+    assert_eq!(error.detail(), Some(&EditFault::DockerZstd("new.tar".into())), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_an_index_the_images_that_are_here_are_changed() {
+    let (_folder, images) = stored(&samples::sparse_index()).await;
+    let (progress, mut events) = Progress::channel();
+    let edit = Edit { progress, ..set(|config| config.user = Some("1".to_owned())) };
+    let made = edited(&images, &edit).await.unwrap();
+    drop(edit);
+    let mut warnings = Vec::new();
+    while let Some(event) = events.next().await {
+        if let plyfold::progress::Event::Warning { message } = event {
+            warnings.push(message);
+        }
+    }
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("1 of 2 images"), "{warnings:?}");
+    let name = reference::parse(NEW).unwrap();
+    assert_eq!(images.cache().find_descriptor(&name).await.unwrap().unwrap().digest(), made.digest());
+    let arm: Platform = "linux/arm64".parse().unwrap();
+    let error = images.cache().new_source(&name, &arm).await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::PlatformNotFound { .. }), "{error}");
+    assert_eq!(config(&images, NEW).await["config"]["User"], "1");
+
+    let (_folder, images) = stored(&samples::index()).await;
+    let one = Platforms::One("linux/386".parse().unwrap());
+    let edit = Edit { platforms: one, ..set(|config| config.user = Some("1".to_owned())) };
+    let made = edited(&images, &edit).await.unwrap();
+    assert!(plyfold::manifest::is_manifest(made.media_type()), "{made:?}");
+    let some = Platforms::Some(vec!["linux/386".parse().unwrap(), "linux/amd64".parse().unwrap()]);
+    let made = edited(&images, &Edit { platforms: some, ..edit }).await.unwrap();
+    let index = images.cache().content(&made, 1 << 20).await.unwrap();
+    let index: Value = serde_json::from_slice(&index).unwrap();
+    let platforms: Vec<_> =
+        index["manifests"].as_array().unwrap().iter().map(|one| &one["platform"]["architecture"]).collect();
+    assert_eq!(platforms, ["386", "amd64"]);
+}
