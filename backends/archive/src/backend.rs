@@ -18,7 +18,7 @@ use crate::Config;
 use crate::images::Images;
 use crate::members::Member;
 use crate::spool;
-use crate::write::{Change, Writer};
+use crate::write::{Change, Writer, take_left};
 
 plyfold_core::register!(Backend {
     schemes: &["docker-archive", "oci-archive"],
@@ -68,7 +68,7 @@ async fn open(location: &Location, options: &Options) -> Result<Opened> {
 /// A docker-archive or an oci-archive. Read when first asked for something; clones share what was read.
 ///
 /// What is pushed is in the archive when a name is set, or something that refers to an image is stored; until then this handle and its
-/// clones alone see it, and it is lost with the last of them. One handle at a time writes an archive, and
+/// clones alone see it, and the next writer of the archive uses what they leave. One handle at a time writes an archive, and
 /// no name is set by another program meanwhile.
 #[derive(Clone)]
 pub struct Archive {
@@ -126,6 +126,12 @@ impl Archive {
         let (images, wanted) = (self.images().await?, blob.digest().clone());
         let found = blocking(move |_| images.member(&wanted)).await;
         found.map_err(|e| e.with_image(reference).with_endpoint(self))
+    }
+
+    /// Whether a blob was pushed, or is in the archive. A push makes the archive where there is none.
+    async fn is_there(&self, reference: &Reference, blob: &Descriptor) -> Result<bool> {
+        let found = Error::found(self.member(reference, blob).await)?.flatten();
+        Ok(found.is_some_and(|member| member.size == blob.size()))
     }
 
     /// Stores a document of the archive's, if it is not there.
@@ -207,15 +213,13 @@ impl ImageRegistry for Archive {
     }
 
     async fn has_blob(&self, reference: &Reference, blob: &Descriptor) -> Result<bool> {
-        // A push makes the archive where there is none.
-        let found = Error::found(self.member(reference, blob).await)?.flatten();
-        Ok(found.is_some_and(|member| member.size == blob.size()))
+        Ok(self.is_there(reference, blob).await? || self.writer.has_left(blob).await)
     }
 
     async fn push_blob(&self, reference: &Reference, blob: Blob) -> Result<()> {
-        let guard = self.writer.begin(&self.path).await.map_err(|e| e.with_endpoint(self))?;
+        let mut guard = self.writer.begin(&self.path).await.map_err(|e| e.with_endpoint(self))?;
         // Looked for when no other task stores it.
-        if self.has_blob(reference, blob.descriptor()).await? {
+        if self.is_there(reference, blob.descriptor()).await? || take_left(&mut guard, blob.descriptor()) {
             return Ok(());
         }
         self.writer.append(guard, blob).await.map_err(|e| e.with_endpoint(self))

@@ -96,6 +96,40 @@ fn materialize_leaves_nothing_half_made_when_it_is_interrupted() {
     assert!(met > 0, "it was never interrupted");
 }
 
+/// The archive is as it was, and the next copy goes on with the blobs that are complete.
+#[test]
+fn a_copy_into_an_archive_goes_on_after_a_kill() {
+    let (sample, server, place) = (sample(), FaultServer::start().unwrap(), Place::new());
+    server.put("org/app", "1", &sample);
+    let (image, archive) = (format!("{}/org/app:1", server.host()), place.path("images.tar"));
+    let [old, new] = ["old", "new"].map(|tag| format!("oci-archive:{archive}:{tag}"));
+    assert!(place.command(["copy", "oci:examples/sample:latest", &old]).output().unwrap().status.success());
+    let before = fs::read(&archive).unwrap();
+    let [first, second, last] = [0, 1, 2].map(|index| &sample.images[0].layers[index].descriptor);
+    server.script(On::blob(last.digest()), [Fault::StallAt(1000)]);
+    let part = place.dir.path().join(".images.tar.plyfold-part");
+    let copy = ["copy", &image, &new, "-q", "--platform", "linux/amd64"];
+    let mut child = start(&place, &copy);
+    let stored = first.size() + second.size();
+    assert!(until(&mut child.0, || {
+        server.served(last.digest()).requests > 0 && fs::metadata(&part).is_ok_and(|part| part.len() > stored)
+    }));
+    signal(&child.0, "KILL");
+    child.0.wait().unwrap();
+    assert!(fs::read(&archive).unwrap() == before, "the archive is as it was");
+    server.clear_scripts();
+    server.clear_requests();
+    let output = place.command(copy).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    for layer in [first, second] {
+        assert_eq!(server.served(layer.digest()).requests, 0, "{} is asked for again", layer.digest());
+    }
+    assert!(!part.exists());
+    let listed = place.command(["load", &archive, "--list", "--json"]).output().unwrap();
+    let text = String::from_utf8_lossy(&listed.stdout).into_owned();
+    assert!(text.contains("images:old") && text.contains(sample.top.digest().as_ref()), "{text}");
+}
+
 /// The other layers are being converted when one turns out to be wrong.
 #[test]
 fn materialize_leaves_nothing_half_made_when_it_fails() {

@@ -8,6 +8,7 @@ mod baseline;
 mod command;
 mod disks;
 mod edited;
+mod every_pair;
 mod export;
 mod ext4;
 mod faulty_cache;

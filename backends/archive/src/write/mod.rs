@@ -2,7 +2,8 @@
 //!
 //! Blobs and documents are appended to a file beside the archive, of which no reader knows. With the names the members of the
 //! archive that is there are copied behind them, and both lists with the new names; the file is synced then, and takes the
-//! place of the archive. So there is the old archive or the new one, whenever it ends.
+//! place of the archive. So there is the old archive or the new one, whenever it ends. What a writer
+//! leaves that is ended before is used by the next.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ pub(crate) use publish::Change;
 use pushed::Pushed;
 
 mod content;
+mod left;
 mod lists;
 mod part;
 mod publish;
@@ -53,6 +55,12 @@ impl Writer {
             Ok(guard)
         })
         .await
+    }
+
+    /// Whether a writer that was ended has left the blob, when something is written: it is stored then.
+    pub(crate) async fn has_left(&self, blob: &Descriptor) -> bool {
+        let mut part = self.part.lock().await;
+        take_left(&mut part, blob)
     }
 
     /// Appends a blob. With an error, or dropped, it is not there.
@@ -89,6 +97,11 @@ impl Writer {
         })
         .await
     }
+}
+
+/// Whether a writer that was ended has left a blob: it is stored then.
+pub(crate) fn take_left(part: &mut Option<Part>, blob: &Descriptor) -> bool {
+    part.as_mut().is_some_and(|part| part.take_left(blob))
 }
 
 /// A blob on its way. It owns the right to write, also while a thread writes for a caller that is gone.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,9 @@ use plyfold_core::layout_index::blob_name;
 use plyfold_core::save::{file_header, folder_header};
 use plyfold_core::{Descriptor, Error, Mismatch, RangeWrite as _, RawManifest, Result};
 use rustix::fs::OFlags;
+use tempfile::NamedTempFile;
 
+use super::left::{BLOCK, Left};
 use super::pushed::Pushed;
 use crate::members::Member;
 use crate::spool;
@@ -26,10 +28,9 @@ const WAIT: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(20);
 /// Bytes that are written at a time.
 pub(super) const STEP: usize = 1 << 20;
-/// Bytes of a tar's blocks.
-const BLOCK: u64 = 512;
 
-/// An archive that is being written. It is locked (`flock`), so each has one writer. Dropped, it is removed.
+/// An archive that is being written. It is locked (`flock`), so each has one writer. Dropped, it stays for the next writer when it
+/// has any blob.
 #[derive(Debug)]
 pub(crate) struct Part {
     file: Arc<File>,
@@ -42,6 +43,8 @@ pub(crate) struct Part {
     /// The folders that have a member.
     folders: BTreeSet<String>,
     pub(super) pushed: Pushed,
+    /// What a writer before has left.
+    left: Left,
     is_published: bool,
 }
 
@@ -74,11 +77,22 @@ impl Part {
             end: 0,
             folders: BTreeSet::new(),
             pushed,
+            left: Left::default(),
             is_published: false,
         };
-        part.file.set_len(0).map_err(|e| part.failed(e))?;
+        let mut left = Left::read(&part.file, stop)?;
+        (part.end, part.folders) = (left.end, std::mem::take(&mut left.folders));
+        part.left = left;
+        part.file.set_len(part.end).map_err(|e| part.failed(e))?;
         part.folder("blobs")?;
         Ok(part)
+    }
+
+    /// Takes a blob that a writer before has left; whether there is one.
+    pub(super) fn take_left(&mut self, blob: &Descriptor) -> bool {
+        let Some(member) = self.left.take(blob) else { return false };
+        self.pushed.add(blob.digest().clone(), member);
+        true
     }
 
     /// Writes the header of a member behind those that are complete; where its content begins.
@@ -126,7 +140,7 @@ impl Part {
 
     /// Appends a blob that is verified on the way, if it is not there.
     pub(super) fn blob(&mut self, blob: &Descriptor, mut content: impl io::Read) -> Result<()> {
-        if self.pushed.get(blob.digest()).is_some() {
+        if self.pushed.get(blob.digest()).is_some() || self.take_left(blob) {
             return Ok(());
         }
         let start = self.head(&blob_name(blob.digest()), blob.size())?;
@@ -149,10 +163,24 @@ impl Part {
         self.end(blob, start)
     }
 
-    /// Begins what stands behind the blobs: it goes with the next attempt if this one fails.
-    pub(super) fn tail(&mut self) -> Tail<'_> {
-        let at = self.end;
-        Tail { part: self, at }
+    /// Begins what stands behind the blobs: it goes with the next attempt if this one fails. Where something is left that
+    /// was not asked for, the blobs are copied into another file first.
+    pub(super) fn tail(&mut self) -> Result<Tail<'_>> {
+        if self.left.is_empty() {
+            return Ok(Tail { at: self.end, file: self.file.clone(), other: None, part: self });
+        }
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".plyfold-tmp-").permissions(Permissions::from_mode(0o666));
+        let other = builder.tempfile_in(parent(&self.target)).map_err(|e| self.failed(e))?;
+        let file = Arc::new(other.as_file().try_clone().map_err(|e| self.failed(e))?);
+        let mut tail = Tail { part: self, at: 0, file, other: Some(other) };
+        for folder in tail.part.folders.clone() {
+            tail.raw(&folder_header(&folder)?)?;
+        }
+        for (digest, member) in tail.part.pushed.in_order() {
+            tail.member(&blob_name(&digest), &member)?;
+        }
+        Ok(tail)
     }
 
     fn failed(&self, e: io::Error) -> Error {
@@ -162,10 +190,15 @@ impl Part {
 
 impl Drop for Part {
     fn drop(&mut self) {
-        if !self.is_published {
-            // Nothing in it has a name; the lock is held until it is gone.
-            let _ = std::fs::remove_file(&self.place);
+        if self.is_published {
+            return;
         }
+        // Nothing in it has a name. The lock is held until it is gone.
+        let _ = if self.left.is_empty() && self.pushed.is_empty() {
+            std::fs::remove_file(&self.place)
+        } else {
+            self.file.set_len(self.end)
+        };
     }
 }
 
@@ -173,6 +206,9 @@ impl Drop for Part {
 pub(super) struct Tail<'a> {
     part: &'a mut Part,
     at: u64,
+    file: Arc<File>,
+    /// The file, where it is not that of the part.
+    other: Option<NamedTempFile>,
 }
 
 impl Tail<'_> {
@@ -181,25 +217,29 @@ impl Tail<'_> {
         self.raw(&file_header(name, member.size)?)?;
         let (source, offset) = member.place();
         // `copy_range` writes at the position of its own descriptor.
-        let copied = self.part.file.try_clone().and_then(|mut file| {
+        let copied = self.file.try_clone().and_then(|mut file| {
             io::Seek::seek(&mut file, io::SeekFrom::Start(self.at))?;
             file.copy_range(source, offset, member.size)
         });
         copied.map_err(|e| self.part.failed(e))?;
-        self.at = self.part.pad(self.at + member.size)?;
-        Ok(())
+        self.at += member.size;
+        self.pad()
     }
 
     pub(super) fn bytes(&mut self, name: &str, content: &[u8]) -> Result<()> {
         self.raw(&file_header(name, content.len() as u64)?)?;
         self.raw(content)?;
-        self.at = self.part.pad(self.at)?;
-        Ok(())
+        self.pad()
+    }
+
+    fn pad(&mut self) -> Result<()> {
+        let rest = self.at.next_multiple_of(BLOCK) - self.at;
+        self.raw(&vec![0; rest as usize])
     }
 
     /// Writes whole blocks.
     pub(super) fn raw(&mut self, bytes: &[u8]) -> Result<()> {
-        self.part.write(bytes, self.at)?;
+        self.file.write_all_at(bytes, self.at).map_err(|e| self.part.failed(e))?;
         self.at += bytes.len() as u64;
         Ok(())
     }
@@ -207,13 +247,12 @@ impl Tail<'_> {
     /// Ends the archive, and puts it in the place of the one that was `there`.
     pub(super) fn publish(mut self, there: Option<&Metadata>) -> Result<()> {
         self.raw(&[0; 2 * BLOCK as usize])?;
-        let Self { part, at } = self;
-        let mode = there.map(|there| std::fs::Permissions::from_mode(there.mode() & 0o777));
-        let synced = part
-            .file
+        let Self { part, at, file, other } = self;
+        let mode = there.map(|there| Permissions::from_mode(there.mode() & 0o777));
+        let synced = file
             .set_len(at)
-            .and_then(|()| mode.map_or(Ok(()), |mode| part.file.set_permissions(mode)))
-            .and_then(|()| part.file.sync_data());
+            .and_then(|()| mode.map_or(Ok(()), |mode| file.set_permissions(mode)))
+            .and_then(|()| file.sync_data());
         synced.map_err(|e| part.failed(e))?;
         let now = there_is(&part.target)?;
         let identity =
@@ -222,7 +261,13 @@ impl Tail<'_> {
             let error = Error::new(plyfold_core::ErrorKind::Unavailable, "the archive was changed meanwhile");
             return Err(error.with_context("path", part.target.display()));
         }
-        std::fs::rename(&part.place, &part.target).map_err(|e| part.failed(e))?;
+        match other {
+            Some(other) => {
+                other.persist(&part.target).map_err(|e| part.failed(e.error))?;
+                std::fs::remove_file(&part.place).map_err(|e| part.failed(e))?;
+            }
+            None => std::fs::rename(&part.place, &part.target).map_err(|e| part.failed(e))?,
+        }
         part.is_published = true;
         sync_folder(parent(&part.target))
     }

@@ -21,6 +21,18 @@ impl Pushed {
         self.read().keys().cloned().collect()
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.read().is_empty()
+    }
+
+    /// In the order of the file.
+    pub(super) fn in_order(&self) -> Vec<(Digest, Member)> {
+        let mut all: Vec<_> =
+            self.read().iter().map(|(digest, member)| (digest.clone(), member.clone())).collect();
+        all.sort_by_key(|(_, member)| member.place().1);
+        all
+    }
+
     pub(super) fn add(&self, digest: Digest, member: Member) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).insert(digest, member);
     }

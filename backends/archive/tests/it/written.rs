@@ -230,6 +230,52 @@ async fn a_second_writer_waits_and_sees_what_the_first_wrote() {
     }
 }
 
+/// What a writer has left is used if it is asked for and sound, and otherwise goes.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_writer_has_left_is_verified_and_is_no_part_of_another_image() {
+    let (folder, path) = new();
+    let of = |text: &'static str| {
+        samples::of_layers(text, &[LayerBuilder::new().file(text, 0o644, text.as_bytes()).finish()])
+    };
+    let (one, two) = (of("one"), of("two"));
+    let part = folder.path().join(".images.tar.plyfold-part");
+    let leave = |sample: Sample| {
+        let archive = open(&path);
+        async move {
+            for blob in sample.blobs.iter().filter(|blob| !blob.is_manifest()) {
+                let range = plyfold_core::BlobRange::FULL;
+                let blob = plyfold_core::Blob::from_bytes(&blob.descriptor, range, &blob.bytes).unwrap();
+                archive.push_blob(&name(NAME), blob).await.unwrap();
+            }
+        }
+    };
+    // Of another image.
+    leave(one.clone()).await;
+    assert!(part.exists());
+    push(&open(&path), NAME, &two).await.unwrap();
+    let (names, _) = members(&path, "");
+    for blob in &one.blobs {
+        let member = plyfold_core::layout_index::blob_name(blob.descriptor.digest());
+        let is_shared = two.blob(blob.descriptor.digest()).is_some();
+        assert_eq!(names.contains(&member), is_shared, "{names:?}");
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
+    // A damaged one.
+    leave(one.clone()).await;
+    let mut bytes = fs::read(&part).unwrap();
+    let layer = one.blob(one.images[0].layers[0].descriptor.digest()).unwrap();
+    let at = bytes.windows(layer.len()).position(|window| window == &layer[..]).unwrap();
+    bytes[at] ^= 1;
+    fs::write(&part, bytes).unwrap();
+    push(&open(&path), "a.example/one:1", &one).await.unwrap();
+    for (text, sample) in [(NAME, &two), ("a.example/one:1", &one)] {
+        let memory = plyfold_core::memory::MemoryRegistry::new("back");
+        let copied = copy(&open(&path), &name(text), &memory, &name(text), &CopyOptions::default()).await;
+        assert_eq!(copied.unwrap().digest(), sample.top.digest());
+    }
+    assert!(!part.exists());
+}
+
 /// Another program that replaces the archive meanwhile keeps what it wrote.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_archive_that_came_meanwhile_is_added_to() {

@@ -1,0 +1,77 @@
+//! What a writer that was ended has left beside an archive.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use plyfold_core::blocking::Stop;
+use plyfold_core::digest::{self, Hasher};
+use plyfold_core::{Descriptor, Digest, Error, Result};
+use tar::EntryType;
+
+use crate::members::Member;
+
+/// Bytes of a tar's blocks.
+pub(super) const BLOCK: u64 = 512;
+
+/// The blobs that are complete, and where the last of them ends.
+#[derive(Debug, Default)]
+pub(super) struct Left {
+    blobs: HashMap<Digest, Member>,
+    pub(super) folders: BTreeSet<String>,
+    pub(super) end: u64,
+}
+
+impl Left {
+    /// Reads members up to the first that is none of a blob, not all there, or other content than its name says.
+    pub(super) fn read(file: &Arc<File>, stop: &Stop) -> Result<Self> {
+        let failed = |e| Error::io("reading what a writer of the archive has left", e);
+        let length = file.metadata().map_err(failed)?.len();
+        let mut left = Self::default();
+        let mut source: &File = file;
+        io::Seek::rewind(&mut source).map_err(failed)?;
+        let mut tar = tar::Archive::new(source);
+        for entry in tar.entries_with_seek().map_err(failed)? {
+            stop.check()?;
+            let Ok(entry) = entry else { break };
+            let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+            let (offset, size) = (entry.raw_file_position(), entry.size());
+            let next = offset.checked_add(size).and_then(|end| end.checked_next_multiple_of(BLOCK));
+            let Some(next) = next.filter(|next| *next <= length) else { break };
+            match entry.header().entry_type() {
+                EntryType::Directory => _ = left.folders.insert(path.trim_end_matches('/').to_owned()),
+                EntryType::Regular => {
+                    let Some(digest) = digest_of(&path) else { break };
+                    let member = Member::new(file.clone(), offset, size);
+                    let mut hasher = Hasher::like(&digest)?;
+                    hasher.read_all(stop.reader(member.reader(0))).map_err(failed)?;
+                    if hasher.finish() != digest {
+                        break;
+                    }
+                    left.blobs.insert(digest, member);
+                }
+                _ => break,
+            }
+            left.end = next;
+        }
+        Ok(left)
+    }
+
+    /// Takes a blob of it.
+    pub(super) fn take(&mut self, blob: &Descriptor) -> Option<Member> {
+        let is_it = self.blobs.get(blob.digest()).is_some_and(|member| member.size == blob.size());
+        if is_it { self.blobs.remove(blob.digest()) } else { None }
+    }
+
+    /// Whether all of it was taken.
+    pub(super) fn is_empty(&self) -> bool {
+        self.blobs.is_empty()
+    }
+}
+
+/// The digest that a member is named by.
+fn digest_of(path: &str) -> Option<Digest> {
+    let digest = digest::parse(&path.strip_prefix("blobs/")?.replacen('/', ":", 1)).ok()?;
+    digest::supported(&digest).ok().map(|()| digest)
+}
