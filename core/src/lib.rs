@@ -46,6 +46,7 @@ mod artifact;
 mod beneath;
 mod blob;
 mod credential;
+mod differences;
 mod error;
 mod fault;
 mod flat_image;
@@ -88,6 +89,7 @@ pub use cache::{
 };
 pub use copy::{Copied, CopyFault, CopyJob, CopyOptions, Platforms, Sparse, copy, copy_all};
 pub use credential::{Credential, Secret};
+pub use differences::{Difference, Differences, FileChange, FileField};
 pub use error::{Error, ErrorKind, Result, printable};
 pub use fault::{Fault, Mismatch};
 pub use flat_image::{FlatImage, FlatOptions};

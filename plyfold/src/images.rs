@@ -21,6 +21,7 @@ mod attestations;
 mod export;
 mod files;
 mod load;
+mod merged;
 mod save;
 #[cfg(feature = "layout")]
 mod scratch;

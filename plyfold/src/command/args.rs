@@ -9,6 +9,7 @@ use crate::{Options, Result};
 use clap::{Args as Group, Parser, Subcommand, ValueEnum};
 
 use super::bounds::Bounds;
+use super::diff_args::Diff;
 use super::disk_args::{Disk, Patch, Resize, Verity, disk_size, file};
 use super::edit_args::{Append, Config};
 use super::global::Global;
@@ -66,6 +67,14 @@ pub(crate) enum Verb {
         after_help = "Examples:\n  plyfold cat alpine /etc/os-release\n  plyfold cat upper.ext4 /upper/var/log/syslog"
     )]
     Cat(Cat),
+    /// List the files that differ between two images: added, removed and changed ones
+    #[command(
+        after_help = "A line begins with + for what only the second image has, - for what only the first has, and ~ for what both have, with what of \
+        it is not the same: content, device, kind, links, mode, owner, target, time or xattrs. Layers do not count, only the files that they show \
+        together. The exit code is 0 also when there are differences.\n\n\
+        Examples:\n  plyfold diff app:1 app:2\n  plyfold diff --ignore-times app:1 rebuilt.tar\n  plyfold diff --json app:1 app:2 | jq -r '.[] | select(.change == \"added\") | .path'"
+    )]
+    Diff(Diff),
     /// Show an image of the store, or of an archive or a directory; or a disk: EROFS, ext4, VMDK or partitions; or a directory of
     /// disks
     #[command(

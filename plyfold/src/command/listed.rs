@@ -110,9 +110,14 @@ impl<W: Write> JsonList<W> {
     }
 
     pub(crate) fn put(&mut self, path: &[u8], info: &FileInfo) -> Result<()> {
+        self.object(&document(path, info))
+    }
+
+    /// The same for what is no file.
+    pub(crate) fn object(&mut self, object: &Value) -> Result<()> {
         let before = if self.is_empty { "[\n" } else { ",\n" };
         self.is_empty = false;
-        write!(self.out, "{before}{}", document(path, info)).map_err(failed)
+        write!(self.out, "{before}{object}").map_err(failed)
     }
 
     pub(crate) fn end(mut self) -> Result<()> {
@@ -156,7 +161,7 @@ fn document(path: &[u8], info: &FileInfo) -> Value {
 }
 
 /// JSON has no bytes: what is no UTF-8 is there in hexadecimal digits, too.
-fn text(object: &mut Map<String, Value>, key: &str, bytes: &[u8]) {
+pub(crate) fn text(object: &mut Map<String, Value>, key: &str, bytes: &[u8]) {
     object.insert(key.to_owned(), String::from_utf8_lossy(bytes).into());
     if std::str::from_utf8(bytes).is_err() {
         object.insert(format!("{key}_hex"), hex(bytes).into());

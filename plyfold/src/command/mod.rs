@@ -37,6 +37,8 @@ mod boot;
 mod bounds;
 mod complete;
 mod context;
+mod diff;
+mod diff_args;
 mod disk_args;
 mod disks_document;
 mod edit;
@@ -193,6 +195,7 @@ async fn verb(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Res
             None => store_admin::list(&session.await?, false).await,
             Some(image) => files::ls(session, image, options, terminal).await,
         },
+        Verb::Diff(options) => diff::show(&session.await?, options).await,
         Verb::Cat(options) => files::cat(session, options, terminal).await,
         Verb::Append(options) => edit::append(&session.await?, options).await,
         Verb::Config(options) => edit::configure(&session.await?, options).await,

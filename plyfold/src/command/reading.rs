@@ -5,7 +5,7 @@ use clap::{Args as Group, ValueEnum};
 use super::bounds::Bounds;
 use crate::PullPolicy;
 
-/// How an image comes whose files are read: options of `ls` and `cat`.
+/// How an image comes whose files are read: options of `cat`, `diff` and `ls`.
 #[derive(Clone, Copy, Debug, Group)]
 pub(crate) struct Reading {
     /// When to ask the image's backend [default: if-missing for registries, always for directories and archives]

@@ -25,7 +25,7 @@ fn hint(verb: &str) -> Option<&'static str> {
         "checkpoint" | "restore" | "dump" => {
             "`plyfold snapshot save DIR NAME` saves the disks of an image with what a guest has written, `plyfold snapshot load NAME --out DIR` makes them again"
         }
-        "extract" | "unpack" | "cp" | "diff" => {
+        "extract" | "unpack" | "cp" => {
             "`plyfold cat IMAGE PATH` writes the content of a file, `plyfold export IMAGE --out - | tar -x` unpacks all of them"
         }
         "dir" | "files" | "find" | "tree" => "`plyfold ls -R IMAGE` lists the files of an image",

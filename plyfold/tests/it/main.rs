@@ -6,6 +6,7 @@ mod any_cache;
 mod attested;
 mod baseline;
 mod command;
+mod compared;
 mod disks;
 mod edited;
 mod every_pair;
