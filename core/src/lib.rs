@@ -33,6 +33,7 @@ pub mod reference;
 pub mod referrers;
 mod refusal;
 mod registry;
+pub mod runtime_spec;
 pub mod save;
 pub mod snapshot;
 pub mod source;

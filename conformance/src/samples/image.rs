@@ -89,6 +89,28 @@ pub fn of_layers(name: &'static str, tars: &[Vec<u8>]) -> Sample {
     draft.finish(name, top)
 }
 
+/// An image of these tars, stored as they are, with this text for its process (`config` of the configuration).
+pub fn of_process(name: &'static str, tars: &[Vec<u8>], process: &str) -> Sample {
+    let mut draft = Draft::default();
+    let layers: Vec<_> = tars.iter().map(|tar| draft.layer(tar, Packing::Plain, false)).collect();
+    let diff_ids: Vec<_> = layers.iter().map(|layer| format!("\"{}\"", layer.diff_id)).collect();
+    let text = format!(
+        r#"{{"os":"linux","architecture":"amd64","author":"someone","created":"2024-01-02T03:04:05Z",
+ "config":{process},"rootfs":{{"type":"layers","diff_ids":[{}]}}}}"#,
+        diff_ids.join(",")
+    );
+    let config = draft.blob(super::draft::CONFIG, text);
+    let fields: Vec<_> = layers.iter().map(|layer| json(&layer.descriptor)).collect();
+    let manifest = draft.blob(super::draft::MANIFEST, manifest_text(&json(&config), &fields, ""));
+    draft.note(SampleImage {
+        platform: "linux/amd64".to_owned(),
+        manifest: manifest.clone(),
+        config,
+        layers,
+    });
+    draft.finish(name, manifest)
+}
+
 /// [`image`] with gzip bytes under the type of a plain tar, and zstd bytes under the type of gzip.
 pub fn mislabelled() -> Sample {
     let [bottom, top] = two_layers(Packing::Gzip);

@@ -32,7 +32,7 @@ pub use self::edge_cases::{
 };
 pub use self::image::{
     attestations_only, deep_index, descriptor_without_platform, docker_image, image, index, index_of_indexes,
-    large_manifest, lying_child_size, mislabelled, multi_member_gzip, nested_index, of_layers,
+    large_manifest, lying_child_size, mislabelled, multi_member_gzip, nested_index, of_layers, of_process,
     repeated_layer, sha512, uncompressed, variants, wide_index, wrong_diff_id, zstandard,
 };
 pub use self::layer::{LayerBuilder, MTIME};

@@ -26,6 +26,7 @@ mod parsers;
 mod pull;
 mod reference;
 mod referrers;
+mod runtime_spec;
 mod seams;
 mod session;
 mod source;

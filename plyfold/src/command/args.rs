@@ -381,6 +381,7 @@ pub(crate) struct Cat {
 
 /// Options of `inspect`.
 #[derive(Debug, Group)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct Inspect {
     /// Which image; or the file of a disk, or a directory that `materialize` has made
     pub(crate) image: String,
@@ -393,6 +394,10 @@ pub(crate) struct Inspect {
     /// Show whole digests and values
     #[arg(long)]
     pub(crate) no_trunc: bool,
+    /// Write its configuration as that of an OCI runtime (config.json), with the user as the files of the image have it; it is
+    /// pulled if it is not in the store
+    #[arg(long, conflicts_with_all = ["no_trunc", "raw", "remote"])]
+    pub(crate) runtime_spec: bool,
 }
 
 /// Options of `materialize`.

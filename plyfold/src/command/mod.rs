@@ -77,6 +77,7 @@ mod reading;
 mod registry;
 mod resize;
 mod root_hashes;
+mod runtime;
 mod save;
 mod save_args;
 mod sbom;
@@ -245,6 +246,9 @@ async fn inspect(
     session: impl Future<Output = Result<Session>>,
     terminal: Terminal,
 ) -> Result<()> {
+    if options.runtime_spec {
+        return runtime::show(&session.await?, options).await;
+    }
     let image = OsStr::new(&options.image);
     if !options.remote && DiskSet::is_in(Path::new(image)) {
         return inspect_set::show(Path::new(image), options, terminal);

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use plyfold_core::files::LayerFiles;
 use plyfold_core::layer::{LayerLimits, LayerOptions, LayerTar};
-use plyfold_core::{ImageSourceExt as _, PulledImage, Result};
+use plyfold_core::oci_spec::runtime::Spec;
+use plyfold_core::runtime_spec::{names_a_user, runtime_spec};
+use plyfold_core::{Error, ImageSourceExt as _, PulledImage, Result};
 use tokio::runtime::Handle;
 
 use super::Images;
@@ -36,5 +38,22 @@ impl Images {
         let options = self.layer_options(limits);
         let open = move |layer| runtime.block_on(source.layer_tar_with(layer, options.clone()));
         blocking(move |_| LayerFiles::new(layers, open)).await.map_err(|e| e.with_image(&image.reference))
+    }
+
+    /// The configuration of a runtime that a pulled image stands for, with its user as the image's own files have it. These are
+    /// read only where the image names a user.
+    ///
+    /// # Errors
+    /// Those of [`runtime_spec`](fn@runtime_spec), of [`files`](Self::files) and of the cache.
+    pub async fn runtime_spec(&self, image: &PulledImage, limits: LayerLimits) -> Result<Spec> {
+        let config = self.source(image).config().await.map_err(|e| e.with_image(&image.reference))?;
+        let converted = if names_a_user(&config) {
+            let mut files = self.files(image, limits).await?;
+            blocking(move |_| runtime_spec(&config, &mut files)).await
+        } else {
+            let mut none = LayerFiles::new(0, |_| Err(Error::not_found("there is no layer")))?;
+            runtime_spec(&config, &mut none)
+        };
+        converted.map_err(|e| e.with_image(&image.reference))
     }
 }

@@ -38,6 +38,7 @@ mod public_types;
 mod readme;
 mod registry;
 mod run;
+mod runtime_configs;
 mod sample;
 mod saved;
 mod seeds;

@@ -32,6 +32,7 @@ mod read_only;
 #[path = "../../../backends/registry/tests/oracles/registry.rs"]
 #[expect(dead_code, reason = "shared with the tests of that backend, which use all of it")]
 mod registry;
+mod runtime;
 mod snapshots;
 mod verified_mounts;
 mod verity;
@@ -68,6 +69,7 @@ use power::{
     single_files_are_whole_after_a_power_cut,
 };
 use read_only::{a_store_of_someone_else_is_used, a_store_on_a_read_only_mount_is_used};
+use runtime::runtime_specs_are_those_of_umoci;
 use snapshots::{
     a_loaded_snapshot_is_what_was_saved, skopeo_carries_a_snapshot,
     snapshots_are_the_same_on_every_file_system,
@@ -79,6 +81,7 @@ use verity::{
 };
 
 oracle_tests! {
+    runtime_specs_are_those_of_umoci needs [Need::UMOCI];
     a_script_that_fails_shows_nothing needs [Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY];
     every_form_mounts_from_odd_paths needs [Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY];
     one_layer_is_in_many_mounts needs [Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, BASH];
