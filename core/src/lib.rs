@@ -60,6 +60,7 @@ mod materializer;
 mod materializers;
 mod options;
 mod range_write;
+mod resumed;
 mod root_hashes;
 mod select;
 mod shared;

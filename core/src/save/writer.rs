@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 
+use futures_util::FutureExt as _;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
@@ -11,13 +12,13 @@ use super::gather::SaveImage;
 use super::member::{Member, Members};
 use super::options::SaveOptions;
 use crate::blocking::Stop;
-use crate::digest::Hasher;
 use crate::manifest::is_foreign;
 use crate::progress::{Event, Started};
-use crate::pull::{Retry, Row};
+use crate::pull::Row;
 use crate::range_write::RangeWrite;
+use crate::resumed::{BlobOpener, ResumedBlob};
 use crate::tar_out::TarOut;
-use crate::{Blob, BlobRange, Descriptor, Error, ErrorKind, Mismatch, Result, reopened, select};
+use crate::{Blob, Descriptor, Digest, Error, ErrorKind, Result, reopened, select};
 
 /// Blobs that are copied by the kernel and hashed at the same time.
 const CHECKS: usize = 4;
@@ -88,8 +89,8 @@ impl<'a> Writing<'a> {
             Member::Layer(blob, at, diff_id) => {
                 let image = &self.writer.images[*at];
                 let started = self.writer.options.progress.start(blob, 0);
-                let Writer { options, runtime, .. } = self.writer;
-                let file = expanded(image, blob, diff_id, options, (runtime, self.stop));
+                let source = opener(image, self.writer, self.stop);
+                let file = expanded(source, blob, diff_id, &self.writer.options);
                 let file = file.map_err(|e| about(e, image, blob))?;
                 let size = file.metadata().map_err(|e| Error::io("reading the size of a layer", e))?.len();
                 self.tar.member(name, size)?;
@@ -103,7 +104,8 @@ impl<'a> Writing<'a> {
     fn blob(&mut self, name: &str, image: &'a SaveImage, blob: &Descriptor) -> Result<()> {
         let started = self.writer.options.progress.start(blob, 0);
         let mut row = Row::default();
-        let mut opened = match self.opened(image, blob, 0, &mut row) {
+        let source = opener(image, self.writer, self.stop);
+        let mut opened = match source.open(blob, 0, &mut row) {
             // Such a layer may exist only at its own URL.
             Err(e) if is_foreign(blob.media_type()) && *e.kind() == ErrorKind::NotFound => {
                 let message =
@@ -118,7 +120,7 @@ impl<'a> Writing<'a> {
         if let Some(file) = opened.take_file().and_then(|file| reopened(&file).ok()) {
             return self.by_kernel(image, opened, &file, started);
         }
-        self.streamed(image, blob, opened.unverified(), row)?;
+        self.streamed(source.resumed(opened, row)?, blob.digest())?;
         started.done();
         self.tar.pad()
     }
@@ -174,56 +176,29 @@ impl<'a> Writing<'a> {
     }
 
     /// Writes a blob piece by piece, and goes on where an attempt failed.
-    fn streamed(&mut self, image: &SaveImage, blob: &Descriptor, first: Blob, mut row: Row) -> Result<()> {
-        let (options, runtime) = (&self.writer.options, &self.writer.runtime);
-        let (mut hasher, mut done, mut since) = (Hasher::like(blob.digest())?, 0_u64, 0_u64);
-        let (mut current, mut skip) = (first, 0);
-        loop {
-            let chunk = match self.stop.wait(runtime, current.chunk()) {
-                Ok(Some(chunk)) => chunk,
-                Ok(None) => break,
-                Err(e) => {
-                    if since >= Retry::PROGRESS {
-                        row = Row::default();
-                    }
-                    since = 0;
-                    let pause = options.retry.pause(&mut row, e, blob.digest().as_ref(), &options.progress);
-                    self.stop.wait(runtime, pause)?;
-                    current = self.opened(image, blob, done, &mut row)?.unverified();
-                    skip = done.saturating_sub(current.offset());
-                    continue;
-                }
-            };
-            let known = usize::try_from(skip).unwrap_or(usize::MAX).min(chunk.len());
-            skip -= known as u64;
-            let fresh = &chunk[known..];
-            hasher.update(fresh);
-            self.tar.data(fresh)?;
-            done += fresh.len() as u64;
-            since += fresh.len() as u64;
-            options.progress.emit(Event::BlobProgress { digest: blob.digest().clone(), received: done });
+    fn streamed(&mut self, mut blob: ResumedBlob, digest: &Digest) -> Result<()> {
+        while let Some(chunk) = blob.chunk()? {
+            self.tar.data(&chunk)?;
+            let received = blob.done();
+            self.writer.options.progress.emit(Event::BlobProgress { digest: digest.clone(), received });
         }
-        let actual = hasher.finish();
-        if actual == *blob.digest() && done == blob.size() {
-            return Ok(());
-        }
-        Err(Mismatch::of(blob, Some(actual), done).into())
+        Ok(())
     }
+}
 
-    /// Opens a blob from a byte on.
-    fn opened(&self, image: &SaveImage, blob: &Descriptor, from: u64, row: &mut Row) -> Result<Blob> {
-        let Writer { options, runtime, .. } = self.writer;
-        let range = if from == 0 { BlobRange::FULL } else { BlobRange::from_start(from) };
-        loop {
-            let opened = row.attempt(select::blob(&*image.registry, &image.image, blob, range));
-            match self.stop.wait(runtime, opened) {
-                Err(e) => {
-                    let pause = options.retry.pause(row, e, blob.digest().as_ref(), &options.progress);
-                    self.stop.wait(runtime, pause)?;
-                }
-                opened => return opened,
-            }
-        }
+fn opener(image: &SaveImage, writer: &Writer, stop: &Stop) -> BlobOpener {
+    let Writer { options, runtime, .. } = writer;
+    let (registry, name) = (image.registry.clone(), image.image.clone());
+    let open = move |blob: Descriptor, range| {
+        let (registry, name) = (registry.clone(), name.clone());
+        async move { select::blob(&*registry, &name, &blob, range).await }.boxed()
+    };
+    BlobOpener {
+        open: Box::new(open),
+        retry: options.retry,
+        progress: options.progress.clone(),
+        runtime: runtime.clone(),
+        stop: stop.clone(),
     }
 }
 
