@@ -5,18 +5,16 @@ use std::fmt::{self, Debug};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use plyfold_core::copy::{CopyOptions, copy};
 use plyfold_core::edit::Edit;
-use plyfold_core::layer::{LayerForm, LayerOptions, LayerTar, TreeLimits};
 use plyfold_core::save::{ArchiveForm, SaveOptions};
-use plyfold_core::tree::MergedTree;
 use plyfold_core::{
-    Attestation, Blob, BlobRange, CacheProvider, CacheProviderExt, Descriptor, Digest,
+    Attestation, Blob, BlobRange, CacheProvider, CacheProviderExt, Descriptor, Digest, FlatOptions,
     ImageAttestations as _, ImageRegistry, ImageRegistryExt as _, ImageSource, ImageSourceExt,
     ImageSourceTars as _, LoadOptions, Loaded, Opened, Platform, PullOptions, PullResult, Reference,
-    RegistrySource, Result, flatten,
+    RegistrySource, Result,
 };
 
 use crate::samples::Sample;
@@ -284,24 +282,12 @@ pub trait Client: Debug + Send + Sync {
 
     /// The root file system of an image as one tar.
     async fn flat_tar(&self, source: &dyn ImageSource) -> Result<Vec<u8>> {
-        let diff_ids = source.config().await?.diff_ids()?;
-        let mut layers = Vec::new();
-        for (layer, diff_id) in source.layers()?.iter().zip(diff_ids) {
-            let content = source.blob(layer, BlobRange::FULL).await?.bytes(u64::MAX).await?;
-            layers.push((content, diff_id, LayerForm::of(layer)?));
-        }
-        let flattened = tokio::task::spawn_blocking(move || {
-            let open = |index: usize| {
-                let (content, diff_id, form) = layers[index].clone();
-                let options = LayerOptions { diff_id: Some(diff_id), form, ..LayerOptions::default() };
-                LayerTar::new(std::io::Cursor::new(content), options)
-            };
-            let (layers, limits) = ((0..layers.len()).map(|at| Ok(open(at)?.into())), TreeLimits::default());
-            let image = MergedTree::with_every_xattr(layers, limits, &std::env::temp_dir())?;
-            let mut tar = Vec::new();
-            flatten(&image, &mut tar).map(|()| tar)
-        });
-        flattened.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+        Ok(self.flat_reader(source).await?.try_collect::<Vec<_>>().await?.concat())
+    }
+
+    /// The same as a stream.
+    async fn flat_reader(&self, source: &dyn ImageSource) -> Result<BoxStream<'static, Result<Bytes>>> {
+        Ok(source.tar_reader(&FlatOptions::default()).await?.boxed())
     }
 
     /// An image as an archive of one form, under a name.

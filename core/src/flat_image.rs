@@ -7,8 +7,9 @@ use crate::blocking::Stop;
 use crate::cache::{CacheProvider, Lease};
 use crate::flatten::flatten;
 use crate::layer::LayerLimits;
-use crate::materialize::{CachedLayers, ReadXattrs};
+use crate::materialize::{ImageLayers, Origin, ReadXattrs};
 use crate::materializers::Materializers;
+use crate::pull::Retry;
 use crate::range_write::RangeWrite;
 use crate::save::TarReader;
 use crate::source::{ImageSource, ImageSourceExt as _};
@@ -18,6 +19,8 @@ use crate::source::{ImageSource, ImageSourceExt as _};
 pub struct FlatOptions {
     /// Bounds of each layer, and of all of them together.
     pub limits: LayerLimits,
+    /// What happens after a failed attempt to read a layer of a [source](FlatImage::of).
+    pub retry: Retry,
     /// The folder for the content of files that lies in no file as it is, such as that of compressed layers; by default that
     /// of the cache, or of the system. It takes as much room as the layers do expanded.
     pub scratch: Option<PathBuf>,
@@ -28,36 +31,56 @@ pub struct FlatOptions {
 /// The same image gives the same bytes, wherever its content comes from.
 #[derive(Debug)]
 pub struct FlatImage {
-    layers: CachedLayers,
+    layers: ImageLayers,
     scratch: PathBuf,
-    _lease: Option<Lease>,
+    _lease: Lease,
 }
 
 impl FlatImage {
+    /// An image of any source: each layer is read once, and goes on where an attempt failed. To be called within a tokio
+    /// runtime, which the layers are read by.
+    ///
+    /// # Errors
+    /// As [`ImageSourceExt::config`](crate::ImageSourceExt::config); [`Unsupported`](crate::ErrorKind::Unsupported) for what is no image.
+    pub async fn of(image: &dyn ImageSource, options: &FlatOptions) -> Result<Self> {
+        let origin = Origin::Source(dyn_clone::clone_box(image), options.retry);
+        Self::from(image, origin, options.scratch.clone(), options).await
+    }
+
     /// An image of a cache. A layer is read from the file that a [format](crate::tree::LayerReader) has made of it, where
     /// that is in the cache and lacks nothing, otherwise from its blob, once. To be called within a tokio runtime, which the
     /// cache is read by.
     ///
     /// # Errors
-    /// As [`ImageSourceExt::config`](crate::ImageSourceExt::config); [`Unsupported`](crate::ErrorKind::Unsupported) for what is no image.
+    /// As [`FlatImage::of`].
     pub async fn cached(
         image: &dyn ImageSource,
         cache: Box<dyn CacheProvider>,
         formats: &Materializers,
         options: &FlatOptions,
     ) -> Result<Self> {
+        let scratch = options.scratch.clone().or_else(|| cache.scratch());
+        let flat = Self::from(image, Origin::Cache(cache), scratch, options).await?;
+        Ok(Self { layers: flat.layers.find_files(formats).await, ..flat })
+    }
+
+    async fn from(
+        image: &dyn ImageSource,
+        origin: Origin,
+        known: Option<PathBuf>,
+        options: &FlatOptions,
+    ) -> Result<Self> {
         let diff_ids = image.config().await?.diff_ids()?;
         let layers: Vec<_> = image.layers()?.iter().cloned().zip(diff_ids).collect();
-        let known = options.scratch.clone().or_else(|| cache.scratch());
         let scratch = known.clone().unwrap_or_else(std::env::temp_dir);
-        let layers = CachedLayers::new(cache, &layers, ReadXattrs::Every, options.limits.clone(), known);
-        Ok(Self { layers: layers.find_files(formats).await, scratch, _lease: None })
+        let layers = ImageLayers::new(origin, &layers, ReadXattrs::Every, options.limits.clone(), known);
+        Ok(Self { layers, scratch, _lease: Lease::none() })
     }
 
     /// Keeps the image in its cache until it is written.
     #[must_use]
     pub fn leased(self, lease: Lease) -> Self {
-        Self { _lease: Some(lease), ..self }
+        Self { _lease: lease, ..self }
     }
 
     /// The tar as a stream, which is written by a thread of its own while it is read.

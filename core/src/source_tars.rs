@@ -1,20 +1,36 @@
-//! One image as an archive.
+//! One image as one tar.
 
 use std::fmt;
 
 use async_trait::async_trait;
 
+use crate::flat_image::{FlatImage, FlatOptions};
 use crate::manifest::RawManifest;
 use crate::registry::ImageRegistry;
 use crate::save::{ArchiveForm, Contents, SaveImage, SaveOptions, TarReader};
 use crate::source::{ImageSource, ImageSourceExt as _};
 use crate::{Blob, BlobRange, Descriptor, Error, Reference, Result, reference};
 
-/// An opened image as an archive that others load: of its one manifest, also where an index led to it.
+/// An opened image as one tar: its root file system, or an archive that others load, of its one manifest, also where an
+/// index led to it.
 ///
 /// The same image under the same name gives the same bytes.
 #[async_trait]
 pub trait ImageSourceTars: ImageSource {
+    /// The root file system, whiteouts applied: see [`flatten`](fn@crate::flatten). Each layer is read once, to its verified end,
+    /// before the first byte comes.
+    ///
+    /// # Contract
+    /// S 91 `tar_output_byte_reproducible`, S 92 `error_mid_stream_never_looks_like_eof`, S 93
+    /// `dropping_reader_cancels_producer`, S 97 `non_image_artifact_config_gives_typed_error`, S 270
+    /// `a_flattened_tar_reads_each_blob_once`, S 271 `a_hard_link_across_layers_is_one_file_in_the_flattened_tar`.
+    ///
+    /// # Errors
+    /// As [`FlatImage::of`]; those of the image's layers come as the last item of the reader.
+    async fn tar_reader(&self, options: &FlatOptions) -> Result<TarReader> {
+        FlatImage::of(self.as_source(), options).await?.into_reader()
+    }
+
     /// The form of `docker save` before version 25, which every version of Docker and podman loads. It has configs and
     /// expanded layers: the digest of the config is kept, that of the manifest is not.
     ///

@@ -1,9 +1,11 @@
-//! The layers of an image in a cache: their blobs, and the files that formats have made of them.
+//! The layers of an image: their blobs, and the files that formats have made of them.
 
 use std::cell::Cell;
 use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use futures_util::FutureExt as _;
 use tokio::runtime::Handle;
 
 use crate::artifact::{ArtifactHandle, ArtifactKey, Made};
@@ -11,6 +13,10 @@ use crate::blocking::Stop;
 use crate::cache::{CacheProvider, content};
 use crate::layer::{Hashing, LayerForm, LayerLimits, LayerOptions, LayerTar};
 use crate::materializers::Materializers;
+use crate::progress::Progress;
+use crate::pull::{Retry, Row};
+use crate::resumed::BlobOpener;
+use crate::source::ImageSource;
 use crate::tree::{LayerFile, LayerReader, LayerSource, MergedTree};
 use crate::{Advice, BlobRange, Descriptor, Digest, Error, ErrorKind, Options, Result};
 
@@ -23,10 +29,19 @@ pub(crate) enum ReadXattrs {
     Kept,
 }
 
-/// The layers of an image, bottom first, as they are found in a cache.
+/// Where blobs are read.
 #[derive(Debug)]
-pub(crate) struct CachedLayers {
-    cache: Box<dyn CacheProvider>,
+pub(crate) enum Origin {
+    /// A cache, whatever the image's own registry is.
+    Cache(Box<dyn CacheProvider>),
+    /// The image's own source; what happens after a failed attempt.
+    Source(Box<dyn ImageSource>, Retry),
+}
+
+/// The layers of an image, bottom first, as they are found.
+#[derive(Debug)]
+pub(crate) struct ImageLayers {
+    origin: Origin,
     layers: Vec<Layer>,
     xattrs: ReadXattrs,
     limits: LayerLimits,
@@ -42,10 +57,10 @@ struct Layer {
     file: Option<(Box<dyn ArtifactHandle>, LayerReader)>,
 }
 
-impl CachedLayers {
+impl ImageLayers {
     /// The layers, with their `diff_id`s, without files that were made of them.
     pub(crate) fn new(
-        cache: Box<dyn CacheProvider>,
+        origin: Origin,
         layers: &[(Descriptor, Digest)],
         xattrs: ReadXattrs,
         limits: LayerLimits,
@@ -57,11 +72,12 @@ impl CachedLayers {
             file: None,
         };
         let layers = layers.iter().map(layer).collect();
-        Self { cache, layers, xattrs, limits, scratch, runtime: Handle::current() }
+        Self { origin, layers, xattrs, limits, scratch, runtime: Handle::current() }
     }
 
-    /// Looks for a file of each layer that can be read back.
+    /// Looks in the cache for a file of each layer that can be read back.
     pub(crate) async fn find_files(mut self, known: &Materializers) -> Self {
+        let Origin::Cache(cache) = &self.origin else { return self };
         let mut readers: Vec<_> = LayerReader::linked().copied().collect();
         readers.sort_by_key(|reader| reader.format);
         let mut formats = Vec::new();
@@ -77,7 +93,7 @@ impl CachedLayers {
         for layer in &mut self.layers {
             for (format, reader) in &formats {
                 let key = ArtifactKey::layer(format.clone(), layer.diff_id.clone());
-                match self.cache.find_artifact(&key).await {
+                match cache.find_artifact(&key).await {
                     Ok(Some(found)) if is_usable(&*found, &layer.blob, self.xattrs) => {
                         layer.file = Some((found, *reader));
                         break;
@@ -96,7 +112,7 @@ impl CachedLayers {
         self.layers.iter().filter_map(|layer| Some(layer.file.as_ref()?.0.made()))
     }
 
-    /// The whole image. A bad layer is an error here, before anything is written. Waits for the cache.
+    /// The whole image. A bad layer is an error here, before anything is written. For a thread that may wait.
     pub(crate) fn tree(&self, scratch: &Path, stop: &Stop) -> Result<MergedTree> {
         if self.layers.iter().any(|layer| layer.file.is_some()) {
             match self.read(scratch, stop, true) {
@@ -137,27 +153,51 @@ impl CachedLayers {
         })
     }
 
-    /// A layer out of the cache, whatever the image's own registry is.
+    /// A layer's blob, whose digest is checked by what reads it.
     fn open(&self, layer: &Descriptor, diff_id: &Digest, stop: &Stop) -> Result<LayerTar> {
-        let opened = async {
-            let mut blob = self.cache.open(layer, BlobRange::FULL).await?;
-            Ok::<_, Error>((blob.take_file(), blob.into_reader()))
+        let (file, bytes, layout): (_, Box<dyn Read + Send>, _) = match &self.origin {
+            Origin::Cache(cache) => {
+                let opened = async {
+                    let mut blob = cache.open(layer, BlobRange::FULL).await?;
+                    Ok::<_, Error>((blob.take_file(), blob.into_reader()))
+                };
+                let (file, bytes) = self.runtime.block_on(opened)?;
+                (file, Box::new(stop.reader(bytes)), cache.layout().map(Path::to_owned))
+            }
+            Origin::Source(source, retry) => {
+                let opener = self.opener(&**source, *retry, stop);
+                let mut row = Row::default();
+                let mut blob = opener.open(layer, 0, &mut row)?;
+                (blob.take_file(), Box::new(opener.resumed(blob, row)?), None)
+            }
         };
-        let (file, bytes) = self.runtime.block_on(opened)?;
-        // The cache checks the blob's digest.
         let options = LayerOptions {
             diff_id: Some(diff_id.clone()),
             hashing: Hashing::Tar,
             limits: self.limits.clone(),
             form: LayerForm::of(layer)?,
-            layout: self.cache.layout().map(Path::to_owned),
+            layout,
             scratch: self.scratch.clone(),
             ..LayerOptions::default()
         };
-        let bytes = stop.reader(bytes);
         match file {
             Some(file) => LayerTar::in_file(bytes, file, options),
             None => LayerTar::new(bytes, options),
+        }
+    }
+
+    fn opener(&self, source: &dyn ImageSource, retry: Retry, stop: &Stop) -> BlobOpener {
+        let source = dyn_clone::clone_box(source);
+        let open = move |blob: Descriptor, range| {
+            let source = source.clone();
+            async move { source.blob(&blob, range).await }.boxed()
+        };
+        BlobOpener {
+            open: Box::new(open),
+            retry,
+            progress: Progress::none(),
+            runtime: self.runtime.clone(),
+            stop: stop.clone(),
         }
     }
 }

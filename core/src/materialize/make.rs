@@ -1,6 +1,6 @@
 //! The files of one format of a whole image, on a thread of its own.
 
-use super::content::{CachedLayers, ReadXattrs};
+use super::content::{ImageLayers, Origin, ReadXattrs};
 use super::work::{Content, MadeFile, Work};
 use crate::artifact::{Artifact, ArtifactKey};
 use crate::blocking::{Stop, StopOnDrop};
@@ -73,8 +73,8 @@ impl Work<'_> {
             out.add(output, found)?;
         }
         let layers: &[_] = if format.input() == Input::Image { &content.layers } else { &[] };
-        let (cache, scratch) = (self.engine.cache.clone(), self.engine.scratch());
-        let layers = CachedLayers::new(cache, layers, ReadXattrs::Kept, limits, scratch);
+        let (cache, scratch) = (Origin::Cache(self.engine.cache.clone()), self.engine.scratch());
+        let layers = ImageLayers::new(cache, layers, ReadXattrs::Kept, limits, scratch);
         let task = Task {
             format: dyn_clone::clone_box(format),
             source: content.source(),
@@ -99,7 +99,7 @@ fn present((output, found): &(OutputSpec, Artifact)) -> Option<Finished> {
 struct Task {
     format: Box<dyn Materializer>,
     source: Option<Digest>,
-    layers: CachedLayers,
+    layers: ImageLayers,
     inputs: Vec<InputArtifact>,
     stop: Stop,
 }

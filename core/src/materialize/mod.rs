@@ -13,7 +13,7 @@ use crate::source::{ImageSource as _, RegistrySource};
 use crate::worker::Workers;
 use crate::{Error, ErrorKind, Result};
 
-pub(crate) use content::{CachedLayers, ReadXattrs};
+pub(crate) use content::{ImageLayers, Origin, ReadXattrs};
 pub use work::{MadeFile, MadeImage};
 
 use work::{Content, Work};

@@ -30,4 +30,5 @@ mod runtime_spec;
 mod seams;
 mod session;
 mod source;
+mod tars;
 mod verbs;

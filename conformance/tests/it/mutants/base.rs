@@ -22,7 +22,9 @@ use super::registry::break_answer;
 /// What is wrong with a mutant.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Fault {
+    ArtifactsAsImages,
     BlobNotVerified,
+    BlobsReadTwice,
     CapabilitiesLie,
     ChildNotVerified,
     CopyReserialises,
@@ -32,12 +34,14 @@ pub(super) enum Fault {
     ErrorsSwallowed,
     FeaturesIgnored,
     FirstCompatibleWins,
+    FlatLinksLost,
     FlatTarReversed,
     FlatTarUnstable,
     FirstKindWins,
     ForwardLinksLost,
     HardLinksCopied,
     IndexNotVerified,
+    LayersOpenedEarly,
     LayersReordered,
     LibraryForgotten,
     LinksLast,

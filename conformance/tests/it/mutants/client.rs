@@ -5,6 +5,7 @@ use std::fmt;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use plyfold_conformance::tree::{LayerEntry, TreeLine, stacked};
 use plyfold_conformance::{Client, CoreClient};
 use plyfold_core::save::ArchiveForm;
@@ -54,6 +55,12 @@ impl Client for BrokenClient {
                 }
                 Err(e)
             }
+            (Fault::LayersOpenedEarly, Ok(sound)) => {
+                for layer in sound.layers().unwrap_or_default() {
+                    drop(registry.blob(reference, layer, BlobRange::FULL).await?);
+                }
+                Ok(sound)
+            }
             (Fault::LayersReordered, Ok(sound)) => source(reordered(sound.raw())),
             (Fault::PlatformsHidden, Err(e)) if is_platform(&e) => Err(Error::not_found("no such image")),
             (Fault::PlatformIgnored, Err(e)) if is_platform(&e) => {
@@ -100,12 +107,29 @@ impl Client for BrokenClient {
     }
 
     async fn flat_tar(&self, source: &dyn ImageSource) -> Result<Vec<u8>> {
-        let tar = CoreClient.flat_tar(source).await?;
+        let tar: Vec<_> = self.flat_reader(source).await?.try_collect().await?;
+        let tar = tar.concat();
         Ok(match self.fault {
             Fault::FlatTarReversed => layers::reversed(&tar),
             Fault::FlatTarUnstable => layers::padded(tar),
             _ => tar,
         })
+    }
+
+    async fn flat_reader(&self, source: &dyn ImageSource) -> Result<BoxStream<'static, Result<Bytes>>> {
+        match self.fault {
+            Fault::BlobsReadTwice => {
+                for layer in source.layers()? {
+                    source.blob(layer, BlobRange::FULL).await?.bytes(u64::MAX).await?;
+                }
+            }
+            Fault::ProducersOutlive => std::mem::forget(dyn_clone::clone_box(source)),
+            _ => {}
+        }
+        match CoreClient.flat_reader(source).await {
+            Err(_) if self.fault == Fault::ArtifactsAsImages => Ok(stream::empty().boxed()),
+            tar => tars::broken(self.fault, tar?).await,
+        }
     }
 
     async fn archive(
