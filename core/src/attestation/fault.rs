@@ -5,7 +5,7 @@ use crate::Digest;
 crate::fault! {
     /// What is wrong with what attests to an image.
     pub enum AttestationFault;
-    /// There are too many of them.
+    /// There are too many of them, or the name of a type is too long.
     Many(String) => (Limit, "{0}"),
     /// The content is no attestation that plyfold can read.
     Statement(String) => (Corrupt, "not an attestation: {0}"),
@@ -21,6 +21,10 @@ crate::fault! {
 pub mod limits {
     /// Bytes of a statement, or of an envelope around it.
     pub const STATEMENT: u64 = 64 << 20;
+    /// Attestations to one image.
+    pub const ATTESTATIONS: usize = 4096;
+    /// Bytes of the type of a predicate, and of a media type.
+    pub const TYPE: usize = 4096;
     /// Manifests of attestations that are looked at for one image.
     pub const MANIFESTS: usize = 1024;
     /// Bytes of these manifests together.

@@ -1,5 +1,7 @@
 //! One attestation.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use strum::Display;
 
@@ -65,7 +67,8 @@ pub struct Attestation {
     pub(super) predicate_type: Option<String>,
     pub(super) origin: AttestationOrigin,
     pub(super) subject: Digest,
-    pub(super) source: Box<dyn ImageSource>,
+    /// The image's source, which all attestations to it share.
+    pub(super) source: Arc<dyn ImageSource>,
 }
 
 impl Attestation {
@@ -126,7 +129,8 @@ impl Attestation {
         Ok(self.unwrapped().await?.predicate)
     }
 
-    /// The digests of what the statement says it is about; empty for a plain SBOM, and for a statement that leaves it open.
+    /// The digests of content that the statement says it is about; empty for a plain SBOM, and for a statement that leaves
+    /// it open.
     ///
     /// # Errors
     /// As [`predicate`](Self::predicate).
@@ -141,7 +145,7 @@ impl Attestation {
         }
         let unwrapped = unwrapped(&self.statement().await?).map_err(|e| self.at(e))?;
         // Without subjects the manifest decides, which names the image.
-        if !unwrapped.subjects.is_empty() && !unwrapped.subjects.contains(&self.subject) {
+        if !unwrapped.is_open && !unwrapped.subjects.contains(&self.subject) {
             return Err(self.at(AttestationFault::Subject(self.subject.clone()).into()));
         }
         Ok(unwrapped)
@@ -151,7 +155,8 @@ impl Attestation {
     /// content is another thing, such as a signature.
     ///
     /// # Errors
-    /// As [`statement`](Self::statement); [`Corrupt`](crate::ErrorKind::Corrupt) for content that is not JSON.
+    /// As [`statement`](Self::statement); [`Corrupt`](crate::ErrorKind::Corrupt) for content that is not JSON, and for a
+    /// damaged envelope or statement; [`Limit`](crate::ErrorKind::Limit) beyond [`limits::TYPE`].
     pub async fn typed(self) -> Result<Option<Self>> {
         if self.predicate_type.is_some() {
             return Ok(Some(self));

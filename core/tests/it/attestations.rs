@@ -3,21 +3,22 @@
 use plyfold_core::attestation::limits;
 use plyfold_core::memory::{MemoryCache, MemoryRegistry};
 use plyfold_core::{
-    AttestationFault, AttestationKind, AttestationOrigin, CacheProviderExt, CopyOptions, Digest, ErrorKind,
-    ImageAttestations, ImageRegistry, MediaType, Platform, PullPolicy, RegistrySource, Result, copy, digest,
+    Attestation, AttestationFault, AttestationKind, AttestationOrigin, CacheProviderExt, CopyOptions, Digest,
+    ErrorKind, ImageAttestations, ImageRegistry, MediaType, Platform, PullPolicy, RegistrySource, Result,
+    copy, digest,
 };
 use serde_json::{Value, json};
 
 use crate::fixture::{descriptor, layer, name, options, put_document, put_image};
 
-const IN_TOTO: &str = "application/vnd.in-toto+json";
+pub(crate) const IN_TOTO: &str = "application/vnd.in-toto+json";
 const ENVELOPE: &str = "application/vnd.dsse.envelope.v1+json";
-const SPDX: &str = r#"{"spdxVersion": "SPDX-2.3", "name":"a"}"#;
+pub(crate) const SPDX: &str = r#"{"spdxVersion": "SPDX-2.3", "name":"a"}"#;
 /// `{"_type":"https://in-toto.io/Statement/v1","predicateType":"https://spdx.dev/Document","subject":[],"predicate":{"?>":1}}`
 /// in the alphabet for URLs and without padding, as the specification of DSSE allows.
 const URL_SAFE: &str = "eyJfdHlwZSI6Imh0dHBzOi8vaW4tdG90by5pby9TdGF0ZW1lbnQvdjEiLCJwcmVkaWNhdGVUeXBlIjoiaHR0cHM6Ly9zcGR4LmRldi9Eb2N1bWVudCIsInN1YmplY3QiOltdLCJwcmVkaWNhdGUiOnsiPz4iOjF9fQ";
 
-fn statement(image: &Digest, kind: &str, predicate: &str) -> String {
+pub(crate) fn statement(image: &Digest, kind: &str, predicate: &str) -> String {
     let hex = image.digest();
     format!(
         r#"{{"_type":"https://in-toto.io/Statement/v0.1","subject":[{{"name":"x","digest":{{"sha256":"{hex}"}}}}],"predicateType":"{kind}","predicate":{predicate}}}"#
@@ -25,14 +26,14 @@ fn statement(image: &Digest, kind: &str, predicate: &str) -> String {
 }
 
 /// A place with one image under `app:1`.
-struct Place {
-    registry: MemoryRegistry,
-    image: Value,
-    digest: Digest,
+pub(crate) struct Place {
+    pub(crate) registry: MemoryRegistry,
+    pub(crate) image: Value,
+    pub(crate) digest: Digest,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let registry = MemoryRegistry::new("attested");
         let (digest, _) =
             put_image(&registry, &name("r.example/app:1"), ("linux", "amd64"), &[layer("a", 10)]);
@@ -42,14 +43,14 @@ impl Place {
     }
 
     /// The image's descriptor, with its size.
-    async fn with_size(mut self) -> Self {
+    pub(crate) async fn with_size(mut self) -> Self {
         let raw = self.registry.manifest(&name("r.example/app:1")).await.unwrap();
         self.image["size"] = raw.bytes().len().into();
         self
     }
 
     /// A manifest around `content` under a name, with these fields beside the usual ones.
-    fn put(&self, to: &str, media_type: &str, content: &str, fields: &Value) -> Digest {
+    pub(crate) fn put(&self, to: &str, media_type: &str, content: &str, fields: &Value) -> Digest {
         let at = name(to);
         let mut layer = descriptor(media_type, content.as_bytes());
         if let Some(annotations) = fields.get("of layer") {
@@ -75,7 +76,7 @@ impl Place {
         self.put(&format!("r.example/app:{tag}"), media_type, content, &fields);
     }
 
-    async fn source(&self) -> RegistrySource {
+    pub(crate) async fn source(&self) -> RegistrySource {
         let registry = Box::new(self.registry.clone());
         let platform: Platform = "linux/amd64".parse().unwrap();
         RegistrySource::open(registry, &name("r.example/app:1"), &platform).await.unwrap()
@@ -117,8 +118,54 @@ async fn what_is_no_statement_is_refused() {
     }
     let error = refused(IN_TOTO, &statement(&other, spdx, "{}")).await;
     assert_eq!(error.detail(), Some(&AttestationFault::Subject(image)), "{error}");
-    let error = refused("text/spdx", "SPDXVersion: SPDX-2.3").await;
-    assert_eq!(*error.kind(), ErrorKind::Unsupported, "{error}");
+    for kind in ["text/spdx", "text/spdx; charset=utf-8"] {
+        let error = refused(kind, "SPDXVersion: SPDX-2.3").await;
+        assert_eq!(*error.kind(), ErrorKind::Unsupported, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn statements_that_name_no_digest_of_content_are_about_something_else() {
+    let image = Place::new().digest;
+    let own = format!(r#"{{"sha256":"{}"}}"#, image.digest());
+    let whole = statement(&image, "https://spdx.dev/Document", "{}");
+    let sha1 = r#"{"sha1":"da39a3ee5e6b4b0d3255bfef95601890afd80709"}"#;
+    for other in [r#"{"gitCommit":"0123"}"#, sha1, "{}", "null"] {
+        let error = refused(IN_TOTO, &whole.replace(&own, other)).await;
+        assert_eq!(error.detail(), Some(&AttestationFault::Subject(image.clone())), "{other}: {error}");
+    }
+}
+
+/// The SBOMs of an image that has one referrer, whose type only its content says.
+async fn untyped(content: &str) -> Result<Vec<Attestation>> {
+    let place = Place::new().with_size().await;
+    place.refer(ENVELOPE, content);
+    place.source().await.sboms().await
+}
+
+#[tokio::test]
+async fn damaged_statements_are_errors_and_other_things_are_no_sboms() {
+    let cases = [
+        ("no JSON", "<html>".to_owned()),
+        ("a list", "[]".to_owned()),
+        ("no payload", r#"{"dsseEnvelope":{}}"#.to_owned()),
+        ("a damaged envelope", r#"{"dsseEnvelope":[]}"#.to_owned()),
+        ("no base64", format!(r#"{{"payloadType":"{IN_TOTO}","payload":"*"}}"#)),
+        ("a payload that is no JSON", format!(r#"{{"payloadType":"{IN_TOTO}","payload":"PGh0bWw+"}}"#)),
+        ("no type", r#"{"_type":"https://in-toto.io/Statement/v1","predicate":{}}"#.to_owned()),
+    ];
+    for (what, content) in cases {
+        let error = untyped(&content).await.unwrap_err();
+        assert!(matches!(error.detail(), Some(AttestationFault::Statement(_))), "{what}: {error:?}");
+        assert_eq!(*error.kind(), ErrorKind::Corrupt, "{what}: {error}");
+    }
+    for content in [
+        "{}",
+        r#"{"payloadType":"text/plain","payload":"e30="}"#,
+        r#"{"verificationMaterial":{},"messageSignature":{}}"#,
+    ] {
+        assert_eq!(untyped(content).await.unwrap().len(), 0, "{content}");
+    }
 }
 
 #[tokio::test]
@@ -136,6 +183,7 @@ async fn forms_are_unwrapped() {
         (IN_TOTO, plain.as_str(), r#"{"a": 1.50}"#, AttestationKind::CycloneDx),
         (IN_TOTO, &v1, r#"{"a": 1.50}"#, AttestationKind::CycloneDx),
         (IN_TOTO, &open, r#"{"a": 1.50}"#, AttestationKind::CycloneDx),
+        ("application/vnd.in-toto+json; charset=utf-8", &plain, r#"{"a": 1.50}"#, AttestationKind::CycloneDx),
         (ENVELOPE, &url_safe, r#"{"?>":1}"#, AttestationKind::Spdx),
         ("application/vnd.dev.sigstore.bundle.v0.3+json", &bundle, r#"{"?>":1}"#, AttestationKind::Spdx),
         ("application/spdx+json", SPDX, SPDX, AttestationKind::Spdx),
