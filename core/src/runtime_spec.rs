@@ -13,7 +13,7 @@ use crate::{Error, Result, Size};
 crate::fault! {
     /// Why the user of an image is not known.
     pub enum UserFault;
-    /// A number in the image's files, or in its configuration, is none that a system has.
+    /// A number of a user or a group in the image's files is not one from 0 to 4,294,967,295.
     Number(String) => (Corrupt, "{0} is no number of a user or group"),
     /// There is no such name.
     Unknown(String, &'static str) => (NotFound, "the image has no {0:?} in {1}",
@@ -68,10 +68,15 @@ pub fn runtime_spec(config: &RawConfig, files: &mut dyn Files) -> Result<Spec> {
         "annotations": annotations(config),
     });
     let mut volumes = words(process.and_then(|process| process.volumes().as_ref()));
+    volumes.retain(|to| !to.is_empty());
     if !volumes.is_empty() {
         volumes.sort();
         let options = ["rw", "nosuid", "nodev", "noexec", "relatime"];
-        let mount = |to| json!({ "destination": to, "type": "tmpfs", "source": "none", "options": options });
+        // A relative one begins at `/` (OCI runtime specification, `config.md`, "Mounts"), and should not be.
+        let mount = |to: &String| {
+            let to = Path::new("/").join(to);
+            json!({ "destination": to, "type": "tmpfs", "source": "none", "options": options })
+        };
         spec["mounts"] = volumes.iter().map(mount).collect();
     }
     serde_json::from_value(spec)

@@ -117,6 +117,9 @@ fn fields_are_converted_as_the_specification_says() {
         },
     });
     assert_eq!(serde_json::to_value(spec).unwrap(), expected);
+    let spec =
+        runtime_spec(&config("linux", &json!({ "Volumes": { "data": {}, "": {} } })), &mut users()).unwrap();
+    assert_eq!(serde_json::to_value(spec).unwrap()["mounts"], json!([mount("/data")]));
     let spec = runtime_spec(&config("linux", &json!({})), &mut users()).unwrap();
     let spec = serde_json::to_value(spec).unwrap();
     assert_eq!(spec["process"], json!({ "user": { "uid": 0, "gid": 0 }, "args": [], "env": [], "cwd": "/" }));
