@@ -57,7 +57,7 @@ pub trait ImageAttestations: ImageSource {
     /// # Errors
     /// As [`attestations`](Self::attestations) and [`Attestation::predicate`].
     async fn sboms(&self) -> Result<Vec<Attestation>> {
-        of_kind(self.attestations().await?, AttestationKind::is_sbom).await
+        self.attestations_of(AttestationKind::is_sbom).await
     }
 
     /// How the image was built, as SLSA's provenance says it. As [`sboms`](Self::sboms) otherwise.
@@ -68,19 +68,23 @@ pub trait ImageAttestations: ImageSource {
     /// # Errors
     /// As [`sboms`](Self::sboms).
     async fn provenance(&self) -> Result<Vec<Attestation>> {
-        of_kind(self.attestations().await?, |kind| kind == AttestationKind::Provenance).await
+        self.attestations_of(|kind| kind == AttestationKind::Provenance).await
+    }
+
+    /// Those of the kinds that are wanted. As [`sboms`](Self::sboms) otherwise.
+    ///
+    /// # Contract
+    /// As [`attestations`](Self::attestations).
+    ///
+    /// # Errors
+    /// As [`sboms`](Self::sboms).
+    async fn attestations_of(&self, is_wanted: fn(AttestationKind) -> bool) -> Result<Vec<Attestation>> {
+        let mut wanted = Vec::new();
+        for attestation in self.attestations().await? {
+            wanted.extend(attestation.typed().await?.filter(|one| is_wanted(one.kind())));
+        }
+        Ok(wanted)
     }
 }
 
 impl<T: ImageSource + ?Sized> ImageAttestations for T {}
-
-async fn of_kind(
-    found: Vec<Attestation>,
-    is_wanted: impl Fn(AttestationKind) -> bool + Send,
-) -> Result<Vec<Attestation>> {
-    let mut wanted = Vec::new();
-    for attestation in found {
-        wanted.extend(attestation.typed().await?.filter(|one| is_wanted(one.kind())));
-    }
-    Ok(wanted)
-}

@@ -1,6 +1,9 @@
 //! SBOMs and provenance of images, wherever they are.
 
-use plyfold::{Images, PullOptions, PullPolicy, digest};
+use std::time::Duration;
+
+use plyfold::pull::Retry;
+use plyfold::{Advice, Error, Images, LoadOptions, PullOptions, PullPolicy, digest};
 use plyfold_conformance::samples::{self, ATTESTED};
 use plyfold_conformance::server::FaultServer;
 
@@ -80,4 +83,30 @@ async fn what_attests_to_the_image_in_the_cache_is_asked_for_by_its_digest() {
     let never = PullOptions { policy: PullPolicy::Never, ..options };
     assert!(images.provenance(&name, &never).await.is_err(), "the index lists what is not here");
     assert_eq!(digest::sha256(&found[0].statement().await.unwrap()), *found[0].content().digest());
+}
+
+/// The store has the image with its index, which lists no provenance of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_is_gone_does_not_hide_that_the_store_has_none() {
+    let server = FaultServer::start().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let images = Images::open(folder.path().join("store")).await.unwrap();
+    let name = format!("{}/org/app:1", server.host());
+    let layout = folder.path().join("layout");
+    samples::write_layout(&layout, &[(name.clone(), &samples::attested())]).unwrap();
+    images.load(&format!("oci:{}", layout.display()), LoadOptions::default()).await.unwrap();
+    drop(server);
+    let platform = "linux/arm64".parse().unwrap();
+    let retry = Retry { total: Duration::ZERO, ..Retry::default() };
+    let options = PullOptions { platform, retry, ..PullOptions::default() };
+    assert_eq!(images.sboms(&name, &options).await.unwrap().len(), 1);
+    let error = images.provenance(&name, &options).await.unwrap_err();
+    assert!(error.message().starts_with("the store has no provenance of the image"), "{error}");
+    assert!(error.is_retryable(), "{error:?}");
+    let reason = std::error::Error::source(&error).and_then(|e| e.downcast_ref::<Error>());
+    assert_eq!(reason.map(Error::kind), Some(error.kind()), "{error:?}");
+    let never = PullOptions { policy: PullPolicy::Never, ..options };
+    assert!(images.provenance(&name, &never).await.unwrap().is_empty());
+    let error = images.provenance(&name.replace(":1", ":2"), &never).await.unwrap_err();
+    assert_eq!(error.advice(), Some(&Advice::Pull { image: name.replace(":1", ":2") }), "{error:?}");
 }
