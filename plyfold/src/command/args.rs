@@ -173,7 +173,7 @@ pub(crate) enum Verb {
         after_help = "SBOMs and provenance are found beside the image in its index, where buildx puts them, and as what refers to it, where \
         cosign and oras put them; they are written as JSON, without the statement and the envelope around them. Signatures are not verified.\n\
         A pull of one platform does not bring them: the registry is asked then, for what belongs to the image in the store.\n\n\
-        Examples:\n  plyfold sbom ghcr.io/org/app:1 > app.spdx.json\n  plyfold sbom --list oci:layouts/app:1\n  plyfold sbom --provenance app | jq .buildDefinition.buildType"
+        Examples:\n  plyfold sbom ghcr.io/org/app:1 > app.spdx.json\n  plyfold sbom --list oci:layouts/app:1\n  plyfold sbom --digest 8daaab18c097 oci:layouts/app:1\n  plyfold sbom --provenance app | jq .buildDefinition.buildType"
     )]
     Sbom(Sbom),
     /// Copy an image from one place to another, without the store: all platforms of it, or those of --platform

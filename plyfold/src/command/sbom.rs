@@ -8,7 +8,7 @@ use super::sbom_args::{Form, Sbom};
 use super::session::Session;
 use super::size::Size;
 use super::terminal::{table, write};
-use crate::{Attestation, Error, ErrorKind, PullOptions, PullPolicy, Result, printable};
+use crate::{Attestation, Digest, Error, ErrorKind, PullOptions, PullPolicy, Result, printable};
 
 pub(crate) async fn show(session: &Session, options: Sbom) -> Result<()> {
     let form = options.format;
@@ -18,17 +18,27 @@ pub(crate) async fn show(session: &Session, options: Sbom) -> Result<()> {
     let mut found = found(session, &options).await?;
     let there: Vec<String> = found.iter().map(|one| one.kind().to_string()).collect();
     found.retain(|one| form.is_none_or(|form| options.provenance || form.takes(one.kind())));
+    let (what, several) =
+        if options.provenance { ("provenance", "documents of provenance") } else { ("SBOM", "SBOMs") };
+    if let Some(digest) = &options.digest {
+        let has_some = !found.is_empty();
+        found.retain(|one| begins(one.content().digest(), digest));
+        if has_some && found.is_empty() {
+            let message = format!("the image has no {what} whose digest begins with {}", printable(digest));
+            return Err(Error::not_found(message)
+                .with_image(printable(&options.image))
+                .with_hint("--list shows what there is, with --json the whole digests"));
+        }
+    }
     if options.list {
         return list(session, &found);
     }
-    let (what, several) =
-        if options.provenance { ("provenance", "documents of provenance") } else { ("SBOM", "SBOMs") };
     match found.as_slice() {
         [] => Err(none(what, &there).with_image(printable(&options.image))),
         [_, _, ..] if !options.all => {
             let names: Vec<String> = found.iter().map(named).collect();
             let message = format!("the image has {} {several}", found.len());
-            let hint = format!("take all of them by --all, or choose by --format: {}", names.join(", "));
+            let hint = format!("take all of them by --all, or one by --digest: {}", names.join(", "));
             Err(Error::new(ErrorKind::Ambiguous, message)
                 .with_image(printable(&options.image))
                 .with_hint(hint))
@@ -57,10 +67,12 @@ async fn found(session: &Session, options: &Sbom) -> Result<Vec<Attestation>> {
         images.sboms(&text, &pulling).await
     });
     asked.await.map_err(|e| match options.policy {
-        Some(Policy::Never) if *e.kind() == ErrorKind::NotFound => {
+        Some(Policy::Never) if *e.kind() == ErrorKind::NotFound && e.advice().is_none() => {
             e.with_better_hint("the store does not have all that attests to it: leave --policy never out")
         }
-        None if is_remote && e.is_retryable() => e.with_better_hint("--policy never asks the store alone"),
+        None | Some(Policy::IfMissing) if is_remote && e.is_retryable() => {
+            e.with_better_hint("--policy never asks the store alone")
+        }
         _ => e,
     })
 }
@@ -103,6 +115,11 @@ fn list(session: &Session, found: &[Attestation]) -> Result<()> {
         });
         table(["PREDICATE", "ORIGIN", "SIZE", "DIGEST"], &rows.collect::<Vec<_>>())
     })
+}
+
+/// Whether a digest begins so, with its algorithm or without.
+fn begins(digest: &Digest, start: &str) -> bool {
+    digest.digest().starts_with(start) || digest.as_ref().starts_with(start)
 }
 
 fn named(one: &Attestation) -> String {

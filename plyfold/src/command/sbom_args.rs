@@ -13,6 +13,9 @@ pub(crate) struct Sbom {
     /// Those of one form; or each exactly as it is stored, with the statement and the envelope around it
     #[arg(long, value_enum)]
     pub(crate) format: Option<Form>,
+    /// That whose digest begins so, as --list shows it
+    #[arg(long)]
+    pub(crate) digest: Option<String>,
     /// Write all of several, each with a line feed behind it
     #[arg(long)]
     pub(crate) all: bool,

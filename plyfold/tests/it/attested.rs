@@ -31,6 +31,11 @@ fn runs_are_as_they_were() {
         format!("sbom HOST:PORT/org/app:1 {AMD64}"),
         format!("sbom HOST:PORT/org/app:1 {AMD64} --list"),
         format!("sbom HOST:PORT/org/app:1 {AMD64} --format cyclonedx"),
+        format!("sbom HOST:PORT/org/app:1 {AMD64} --digest 74559e"),
+        format!("sbom HOST:PORT/org/app:1 {AMD64} --digest sha256:74559e247a31 --format spdx"),
+        format!("sbom HOST:PORT/org/app:1 {AMD64} --digest 74559e --list"),
+        format!("sbom HOST:PORT/org/app:1 {AMD64} --digest 4559e"),
+        format!("sbom HOST:PORT/org/app:1 {AMD64} --digest 74559e --format cyclonedx"),
         format!("sbom HOST:PORT/org/app:1 {AMD64} --all --format spdx"),
         format!("sbom HOST:PORT/org/app:1 {AMD64} --provenance"),
         format!("sbom HOST:PORT/org/app:1 {AMD64} --provenance --format raw"),
@@ -50,6 +55,8 @@ fn runs_are_as_they_were() {
         format!("sbom oci:{{}}/layout:localhost/app:1 {AMD64} --format cyclonedx"),
         "load {}/layout -q".to_owned(),
         format!("sbom localhost/app:1 {AMD64} --policy never --format cyclonedx"),
+        "sbom localhost/app:1 --platform linux/arm64 --policy never --provenance".to_owned(),
+        "sbom localhost/none:1 --policy never".to_owned(),
         "attest HOST:PORT/org/app:1".to_owned(),
     ];
     check("sbom", &lines.map(|line| place.run(&line)));
