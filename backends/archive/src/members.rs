@@ -55,13 +55,13 @@ impl Members {
         let file = Arc::new(file);
         let length = file.metadata().map_err(|e| Error::io("reading the archive's size", e))?.len();
         let mut map = HashMap::new();
-        let headers = Headers { file: &file, read: Cell::new(0) };
+        let headers = Headers::new(&file);
         let damaged = |e: io::Error| headers.verdict(e);
         let mut tar = tar::Archive::new(&headers);
         let mut names = 0;
         for entry in tar.entries_with_seek().map_err(damaged)? {
             let entry = entry.map_err(damaged)?;
-            headers.read.set(0);
+            headers.ended();
             let Some(name) = clean(&entry.path_bytes()) else { continue };
             let link = entry.link_name_bytes().map(|target| String::from_utf8_lossy(&target).into_owned());
             names += name.len() + link.as_ref().map_or(0, String::len);
@@ -182,14 +182,24 @@ impl Read for MemberReader {
 
 /// The archive as the header pass reads it: content is passed over by seeking, so whatever is read is headers, and
 /// the `tar` crate holds those of one member in memory.
-struct Headers<'a> {
+pub(crate) struct Headers<'a> {
     file: &'a File,
     /// Bytes since the last member.
     read: Cell<u64>,
 }
 
-impl Headers<'_> {
-    fn verdict(&self, e: io::Error) -> Error {
+impl<'a> Headers<'a> {
+    pub(crate) fn new(file: &'a File) -> Self {
+        Self { file, read: Cell::new(0) }
+    }
+
+    /// Those of one member were read.
+    pub(crate) fn ended(&self) {
+        self.read.set(0);
+    }
+
+    /// `Corrupt` and `Limit` for what is no tar, else that of reading the file.
+    pub(crate) fn verdict(&self, e: io::Error) -> Error {
         if self.read.get() > HEADERS {
             return Error::limit(format!("the headers of a member have more than {HEADERS} bytes"));
         }

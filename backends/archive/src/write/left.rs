@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use plyfold_core::blocking::Stop;
 use plyfold_core::digest::{self, Hasher};
-use plyfold_core::{Descriptor, Digest, Error, Result};
+use plyfold_core::{Descriptor, Digest, Error, ErrorKind, Result};
 use tar::EntryType;
 
-use crate::members::Member;
+use crate::members::{Headers, Member};
 
 /// Bytes of a tar's blocks.
 pub(super) const BLOCK: u64 = 512;
@@ -24,17 +24,24 @@ pub(super) struct Left {
 }
 
 impl Left {
-    /// Reads members up to the first that is none of a blob, not all there, or other content than its name says.
+    /// Reads members up to the first one that is damaged or cut off, is no blob, or does not match the digest in its name.
+    ///
+    /// # Errors
+    /// Those of reading the file, `Cancelled`.
     pub(super) fn read(file: &Arc<File>, stop: &Stop) -> Result<Self> {
         let failed = |e| Error::io("reading what a writer of the archive has left", e);
         let length = file.metadata().map_err(failed)?.len();
         let mut left = Self::default();
-        let mut source: &File = file;
-        io::Seek::rewind(&mut source).map_err(failed)?;
-        let mut tar = tar::Archive::new(source);
+        let headers = Headers::new(file);
+        io::Seek::rewind(&mut &headers).map_err(failed)?;
+        let mut tar = tar::Archive::new(&headers);
         for entry in tar.entries_with_seek().map_err(failed)? {
             stop.check()?;
-            let Ok(entry) = entry else { break };
+            let entry = match entry.map_err(|e| headers.verdict(e)) {
+                Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Limit) => break,
+                entry => entry?,
+            };
+            headers.ended();
             let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
             let (offset, size) = (entry.raw_file_position(), entry.size());
             let next = offset.checked_add(size).and_then(|end| end.checked_next_multiple_of(BLOCK));
@@ -74,4 +81,20 @@ impl Left {
 fn digest_of(path: &str) -> Option<Digest> {
     let digest = digest::parse(&path.strip_prefix("blobs/")?.replacen('/', ":", 1)).ok()?;
     digest::supported(&digest).ok().map(|()| digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn an_error_of_reading_is_no_end() {
+        let folder = tempfile::tempdir().unwrap();
+        // It is open for writing alone.
+        let mut file = File::create(folder.path().join("part")).unwrap();
+        file.write_all(&[0; 2 * BLOCK as usize]).unwrap();
+        Left::read(&Arc::new(file), &Stop::default()).unwrap_err();
+    }
 }

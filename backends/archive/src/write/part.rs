@@ -70,19 +70,19 @@ impl Part {
             }
             std::thread::sleep(PAUSE);
         };
+        let file = Arc::new(file);
+        // All of it is known before there is a part, which cuts off the rest when it is dropped.
+        let mut left = Left::read(&file, stop).map_err(|e| e.with_context("path", place.display()))?;
         let mut part = Self {
-            file: Arc::new(file),
+            file,
             place,
             target: target.to_owned(),
-            end: 0,
-            folders: BTreeSet::new(),
+            end: left.end,
+            folders: std::mem::take(&mut left.folders),
             pushed,
-            left: Left::default(),
+            left,
             is_published: false,
         };
-        let mut left = Left::read(&part.file, stop)?;
-        (part.end, part.folders) = (left.end, std::mem::take(&mut left.folders));
-        part.left = left;
         part.file.set_len(part.end).map_err(|e| part.failed(e))?;
         part.folder("blobs")?;
         Ok(part)

@@ -7,6 +7,7 @@ mod docker25;
 mod forms;
 mod hostile;
 mod saved;
+mod write_failures;
 mod written;
 
 use std::path::PathBuf;

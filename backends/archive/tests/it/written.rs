@@ -18,30 +18,30 @@ use tempfile::TempDir;
 
 use crate::build::{OnDisk, Tar, config, config_name, layer, manifest};
 
-const NAME: &str = "registry.example/org/app:1";
+pub(crate) const NAME: &str = "registry.example/org/app:1";
 
-fn name(text: &str) -> Reference {
+pub(crate) fn name(text: &str) -> Reference {
     reference::parse(text).unwrap()
 }
 
-fn open(path: &Path) -> Archive {
+pub(crate) fn open(path: &Path) -> Archive {
     Archive::new(path, Config::default())
 }
 
 /// Copies a sample into an archive.
-async fn push(archive: &Archive, to: &str, sample: &Sample) -> Result<()> {
+pub(crate) async fn push(archive: &Archive, to: &str, sample: &Sample) -> Result<()> {
     let from = Memory.open(&[FixtureImage::new(NAME, sample)]).await;
     copy(&*from.registry, &name(NAME), archive, &name(to), &CopyOptions::default()).await.map(drop)
 }
 
-fn new() -> (TempDir, std::path::PathBuf) {
+pub(crate) fn new() -> (TempDir, std::path::PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("images.tar");
     (folder, path)
 }
 
 /// The names of the members, and one of them.
-fn members(path: &Path, wanted: &str) -> (Vec<String>, Vec<u8>) {
+pub(crate) fn members(path: &Path, wanted: &str) -> (Vec<String>, Vec<u8>) {
     let bytes = fs::read(path).unwrap();
     let (mut names, mut content) = (Vec::new(), Vec::new());
     for entry in tar::Archive::new(&bytes[..]).entries().unwrap() {
