@@ -89,11 +89,14 @@ impl Writer {
         let (config, pushed) = (config.clone(), self.pushed.clone());
         blocking(move |stop| {
             let part = guard.as_mut().ok_or_else(not_begun)?;
-            publish::publish(part, &change, &config, stop)?;
-            published();
-            pushed.clear();
-            *guard = None;
-            Ok(())
+            let outcome = publish::publish(part, &change, &config, stop);
+            // The file is the archive then, also when its folder cannot be synced, and is never written to again.
+            if outcome.is_ok() || part.is_published {
+                published();
+                pushed.clear();
+                *guard = None;
+            }
+            outcome
         })
         .await
     }

@@ -45,7 +45,8 @@ pub(crate) struct Part {
     pub(super) pushed: Pushed,
     /// What a writer before has left.
     left: Left,
-    is_published: bool,
+    /// Its file is the archive by now.
+    pub(super) is_published: bool,
 }
 
 impl Part {
@@ -261,14 +262,17 @@ impl Tail<'_> {
             let error = Error::new(plyfold_core::ErrorKind::Unavailable, "the archive was changed meanwhile");
             return Err(error.with_context("path", part.target.display()));
         }
-        match other {
-            Some(other) => {
-                other.persist(&part.target).map_err(|e| part.failed(e.error))?;
-                std::fs::remove_file(&part.place).map_err(|e| part.failed(e))?;
-            }
-            None => std::fs::rename(&part.place, &part.target).map_err(|e| part.failed(e))?,
-        }
+        let is_copy = other.is_some();
+        let renamed = match other {
+            Some(other) => other.persist(&part.target).map(drop).map_err(|e| e.error),
+            None => std::fs::rename(&part.place, &part.target),
+        };
+        renamed.map_err(|e| part.failed(e))?;
         part.is_published = true;
+        if is_copy {
+            // Where it stays, the next writer takes or removes it.
+            let _ = std::fs::remove_file(&part.place);
+        }
         sync_folder(parent(&part.target))
     }
 }
