@@ -126,11 +126,24 @@ impl Members {
         member.document(name, limit).map(Some)
     }
 
-    /// All of them, sorted by name.
+    /// All of them, sorted by name, and hard links behind what they lead to: `tar -x` needs the file first.
     pub(crate) fn sorted(&self) -> Vec<(&str, &MemberKind)> {
         let mut all: Vec<_> = self.0.iter().map(|(name, kind)| (name.as_str(), kind)).collect();
-        all.sort_unstable_by_key(|(name, _)| *name);
+        all.sort_by_cached_key(|(name, _)| (self.hard_links(name), *name));
         all
+    }
+
+    /// How many hard links lead from a member to the file that it is.
+    fn hard_links(&self, name: &str) -> usize {
+        let mut at = self.0.get(name);
+        let mut count = 0;
+        while let Some(MemberKind::Link { target, hard: true }) = at
+            && count < LINKS
+        {
+            at = resolve("", target).and_then(|target| self.0.get(&target));
+            count += 1;
+        }
+        count
     }
 }
 

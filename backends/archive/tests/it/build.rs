@@ -33,8 +33,16 @@ impl Tar {
         self
     }
 
-    pub(crate) fn link(mut self, name: &str, target: &str) -> Self {
-        let mut header = header(name, tar::EntryType::Symlink);
+    pub(crate) fn link(self, name: &str, target: &str) -> Self {
+        self.link_of(tar::EntryType::Symlink, name, target)
+    }
+
+    pub(crate) fn hard_link(self, name: &str, target: &str) -> Self {
+        self.link_of(tar::EntryType::Link, name, target)
+    }
+
+    fn link_of(mut self, kind: tar::EntryType, name: &str, target: &str) -> Self {
+        let mut header = header(name, kind);
         header.set_link_name_literal(target).unwrap();
         header.set_cksum();
         self.0.append(&header, std::io::empty()).unwrap();

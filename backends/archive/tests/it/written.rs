@@ -163,6 +163,24 @@ async fn the_same_copy_again_writes_nothing_and_several_are_one() {
     assert!(fs::read(&second).unwrap() == fs::read(&third).unwrap());
 }
 
+/// A hard link stands behind what it leads to, also by another link: otherwise `tar -x` fails.
+#[tokio::test(flavor = "multi_thread")]
+async fn hard_links_stand_behind_their_targets() {
+    let old = Tar::new()
+        .file("c/layer.tar", layer())
+        .hard_link("b/layer.tar", "c/layer.tar")
+        .hard_link("a/layer.tar", "b/layer.tar")
+        .file(&config_name(), config())
+        .file("manifest.json", manifest(&["example.com/old:1"], "a/layer.tar"));
+    let disk = OnDisk::new(&old.bytes());
+    push(&disk.archive(), NAME, &samples::image()).await.unwrap();
+    let (names, _) = members(&disk.path, "");
+    let at =
+        ["c", "b", "a"].map(|folder| names.iter().position(|name| *name == format!("{folder}/layer.tar")));
+    assert!(at[0].is_some() && at.is_sorted(), "{names:?}");
+    disk.archive().image(&name("example.com/old:1"), &"linux/amd64".parse().unwrap()).await.unwrap();
+}
+
 /// A delta stays one: what it lacks is in its document.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_document_of_a_delta_stays() {
