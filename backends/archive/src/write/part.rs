@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::fs::{File, Metadata, OpenOptions, Permissions};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use plyfold_core::layout_index::blob_name;
 use plyfold_core::save::{file_header, folder_header};
 use plyfold_core::{Descriptor, Error, Mismatch, RangeWrite as _, RawManifest, Result};
 use rustix::fs::OFlags;
-use tempfile::NamedTempFile;
+use tempfile::TempPath;
 
 use super::left::{BLOCK, Left};
 use super::pushed::Pushed;
@@ -28,6 +28,10 @@ const WAIT: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(20);
 /// Bytes that are written at a time.
 pub(super) const STEP: usize = 1 << 20;
+/// Bytes that the kernel copies between two looks at whether the work is cancelled.
+const COPIED: u64 = 64 << 20;
+/// The mode of a file before it is the archive, which may hold what other users may not read.
+const SECRET: u32 = 0o600;
 
 /// An archive that is being written. It is locked (`flock`), so each has one writer. Dropped, it stays for the next writer when it
 /// has any blob.
@@ -85,6 +89,8 @@ impl Part {
             is_published: false,
         };
         part.file.set_len(part.end).map_err(|e| part.failed(e))?;
+        // What a killed writer has left of a copy.
+        let _ = fs::remove_file(part.second());
         part.folder("blobs")?;
         Ok(part)
     }
@@ -166,15 +172,18 @@ impl Part {
 
     /// Begins what stands behind the blobs: it goes with the next attempt if this one fails. Where something is left that
     /// was not asked for, the blobs are copied into another file first.
-    pub(super) fn tail(&mut self) -> Result<Tail<'_>> {
+    pub(super) fn tail<'a>(&'a mut self, stop: &'a Stop) -> Result<Tail<'a>> {
         if self.left.is_empty() {
-            return Ok(Tail { at: self.end, file: self.file.clone(), other: None, part: self });
+            // An attempt before may have given it the mode of the archive that was there.
+            hide(&self.file);
+            return Ok(Tail { at: self.end, file: self.file.clone(), second: None, part: self, stop });
         }
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".plyfold-tmp-").permissions(Permissions::from_mode(0o666));
-        let other = builder.tempfile_in(parent(&self.target)).map_err(|e| self.failed(e))?;
-        let file = Arc::new(other.as_file().try_clone().map_err(|e| self.failed(e))?);
-        let mut tail = Tail { part: self, at: 0, file, other: Some(other) };
+        // No other writer has a file of this name: each has locked the part before.
+        let place = self.second();
+        let file = OpenOptions::new().write(true).create_new(true).mode(SECRET).open(&place);
+        let file = Arc::new(file.map_err(|e| self.failed(e))?);
+        let second = TempPath::try_from_path(place).map_err(|e| self.failed(e))?;
+        let mut tail = Tail { part: self, at: 0, file, second: Some(second), stop };
         for folder in tail.part.folders.clone() {
             tail.raw(&folder_header(&folder)?)?;
         }
@@ -182,6 +191,30 @@ impl Part {
             tail.member(&blob_name(&digest), &member)?;
         }
         Ok(tail)
+    }
+
+    /// Where it is copied to.
+    fn second(&self) -> PathBuf {
+        let mut place = self.place.clone().into_os_string();
+        place.push("-2");
+        place.into()
+    }
+
+    /// Gives a file the mode of the archive that is there, or that of a new file, which the umask decides.
+    fn make_visible(&self, file: &File, there: Option<&Metadata>) -> io::Result<()> {
+        let mode = match there {
+            Some(there) => there.mode(),
+            None => {
+                let mut builder = tempfile::Builder::new();
+                builder.prefix(".plyfold-tmp-").permissions(Permissions::from_mode(0o666));
+                builder.tempfile_in(parent(&self.target))?.as_file().metadata()?.mode()
+            }
+        };
+        // A file system that has no modes refuses other ones.
+        if (file.metadata()?.mode() ^ mode) & 0o777 == 0 {
+            return Ok(());
+        }
+        file.set_permissions(Permissions::from_mode(mode & 0o777))
     }
 
     fn failed(&self, e: io::Error) -> Error {
@@ -196,7 +229,7 @@ impl Drop for Part {
         }
         // Nothing in it has a name. The lock is held until it is gone.
         let _ = if self.left.is_empty() && self.pushed.is_empty() {
-            std::fs::remove_file(&self.place)
+            fs::remove_file(&self.place)
         } else {
             self.file.set_len(self.end)
         };
@@ -208,8 +241,9 @@ pub(super) struct Tail<'a> {
     part: &'a mut Part,
     at: u64,
     file: Arc<File>,
-    /// The file, where it is not that of the part.
-    other: Option<NamedTempFile>,
+    /// The file's path, where it is not that of the part.
+    second: Option<TempPath>,
+    stop: &'a Stop,
 }
 
 impl Tail<'_> {
@@ -217,12 +251,16 @@ impl Tail<'_> {
     pub(super) fn member(&mut self, name: &str, member: &Member) -> Result<()> {
         self.raw(&file_header(name, member.size)?)?;
         let (source, offset) = member.place();
-        // `copy_range` writes at the position of its own descriptor.
-        let copied = self.file.try_clone().and_then(|mut file| {
-            io::Seek::seek(&mut file, io::SeekFrom::Start(self.at))?;
-            file.copy_range(source, offset, member.size)
-        });
-        copied.map_err(|e| self.part.failed(e))?;
+        // Its position, at which `copy_range` writes, is that of `file`: no other call here writes at a position.
+        let mut file = self.file.try_clone().map_err(|e| self.part.failed(e))?;
+        io::Seek::seek(&mut file, io::SeekFrom::Start(self.at)).map_err(|e| self.part.failed(e))?;
+        let mut done = 0;
+        while done < member.size {
+            self.stop.check()?;
+            let step = COPIED.min(member.size - done);
+            file.copy_range(source, offset + done, step).map_err(|e| self.part.failed(e))?;
+            done += step;
+        }
         self.at += member.size;
         self.pad()
     }
@@ -248,12 +286,10 @@ impl Tail<'_> {
     /// Ends the archive, and puts it in the place of the one that was `there`.
     pub(super) fn publish(mut self, there: Option<&Metadata>) -> Result<()> {
         self.raw(&[0; 2 * BLOCK as usize])?;
-        let Self { part, at, file, other } = self;
-        let mode = there.map(|there| Permissions::from_mode(there.mode() & 0o777));
-        let synced = file
-            .set_len(at)
-            .and_then(|()| mode.map_or(Ok(()), |mode| file.set_permissions(mode)))
-            .and_then(|()| file.sync_data());
+        let Self { part, at, file, second, stop } = self;
+        // With its mode, which fdatasync(2) may leave out.
+        let synced =
+            file.set_len(at).and_then(|()| part.make_visible(&file, there)).and_then(|()| file.sync_all());
         synced.map_err(|e| part.failed(e))?;
         let now = there_is(&part.target)?;
         let identity =
@@ -262,16 +298,17 @@ impl Tail<'_> {
             let error = Error::new(plyfold_core::ErrorKind::Unavailable, "the archive was changed meanwhile");
             return Err(error.with_context("path", part.target.display()));
         }
-        let is_copy = other.is_some();
-        let renamed = match other {
-            Some(other) => other.persist(&part.target).map(drop).map_err(|e| e.error),
-            None => std::fs::rename(&part.place, &part.target),
+        stop.check()?;
+        let is_copy = second.is_some();
+        let renamed = match second {
+            Some(second) => second.persist(&part.target).map_err(|e| e.error),
+            None => fs::rename(&part.place, &part.target),
         };
         renamed.map_err(|e| part.failed(e))?;
         part.is_published = true;
         if is_copy {
             // Where it stays, the next writer takes or removes it.
-            let _ = std::fs::remove_file(&part.place);
+            let _ = fs::remove_file(&part.place);
         }
         sync_folder(parent(&part.target))
     }
@@ -283,7 +320,7 @@ impl Tail<'_> {
 /// `Config` for what is no regular file.
 pub(super) fn there_is(path: &Path) -> Result<Option<Metadata>> {
     let at = |e: Error| e.with_context("path", path.display());
-    match std::fs::symlink_metadata(path) {
+    match fs::symlink_metadata(path) {
         Ok(there) if there.is_file() => Ok(Some(there)),
         Ok(_) => Err(at(Error::config("the archive to write to is not a regular file")
             .with_hint("choose the name of a file; devices and links are never written through"))),
@@ -304,7 +341,8 @@ fn check_target(path: &Path) -> Result<()> {
 fn locked(place: &Path, target: &Path) -> Result<Option<File>> {
     let failed = |e: io::Error| Error::io("writing the archive", e).with_context("path", place.display());
     let flags = OFlags::NOFOLLOW.bits().cast_signed();
-    let opened = OpenOptions::new().read(true).write(true).create(true).custom_flags(flags).open(place);
+    let opened =
+        OpenOptions::new().read(true).write(true).create(true).mode(SECRET).custom_flags(flags).open(place);
     let file = match opened {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             let error = Error::not_found("the archive's folder does not exist");
@@ -314,25 +352,36 @@ fn locked(place: &Path, target: &Path) -> Result<Option<File>> {
     };
     match file.try_lock() {
         Ok(()) => {}
-        Err(std::fs::TryLockError::WouldBlock) => return Ok(None),
-        Err(std::fs::TryLockError::Error(e)) => return Err(failed(e)),
+        Err(fs::TryLockError::WouldBlock) => return Ok(None),
+        Err(fs::TryLockError::Error(e)) => return Err(failed(e)),
     }
     let own = file.metadata().map_err(failed)?;
     // Its writer may have made it the archive, or removed it, between the two calls.
-    let named = match std::fs::symlink_metadata(place) {
+    let named = match fs::symlink_metadata(place) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         named => named.map_err(failed)?,
     };
     if (own.dev(), own.ino()) != (named.dev(), named.ino()) {
         return Ok(None);
     }
-    let is_own = own.is_file() && own.nlink() == 1 && own.uid() == rustix::process::geteuid().as_raw();
-    if !is_own {
-        let error = Error::new(
-            plyfold_core::ErrorKind::Denied,
-            "the file that the archive is written to is another user's",
-        );
-        return Err(error.with_context("path", place.display()).with_hint("remove it"));
+    let refused = if !own.is_file() || own.nlink() != 1 {
+        "is no regular file, or has a second name"
+    } else if own.uid() != rustix::process::geteuid().as_raw() {
+        "is another user's"
+    } else {
+        hide(&file);
+        return Ok(Some(file));
+    };
+    let error = Error::new(
+        plyfold_core::ErrorKind::Denied,
+        format!("the file that the archive is written to {refused}"),
+    );
+    Err(error.with_context("path", place.display()).with_hint("remove it"))
+}
+
+/// Lets no other user read a file. Best effort: a file system may have no modes.
+fn hide(file: &File) {
+    if file.metadata().is_ok_and(|there| there.mode() & 0o777 & !SECRET != 0) {
+        let _ = file.set_permissions(Permissions::from_mode(SECRET));
     }
-    Ok(Some(file))
 }

@@ -68,7 +68,7 @@ pub(super) fn publish(part: &mut Part, change: &Change, config: &Config, stop: &
     if !is_changed && stored.is_empty() {
         return Ok(());
     }
-    let mut tail = part.tail()?;
+    let mut tail = part.tail(stop)?;
     if let Some(old) = &old {
         let known: HashSet<String> = stored.iter().map(blob_name).collect();
         for (name, kind) in old.members().sorted() {

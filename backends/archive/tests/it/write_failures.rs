@@ -1,7 +1,9 @@
 //! Archives whose writer is cancelled, or fails.
 
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use plyfold_archive::Archive;
@@ -26,6 +28,10 @@ async fn store(archive: &Archive, sample: &Sample) {
 fn top(sample: &Sample) -> RawManifest {
     let bytes = sample.blob(sample.top.digest()).unwrap().clone();
     RawManifest::described(bytes, &sample.top).unwrap()
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().mode() & 0o777
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -57,6 +63,29 @@ async fn a_writer_that_is_cancelled_at_its_begin_keeps_what_was_left() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
 }
 
+/// With one thread for blocking work, which is busy, the work begins when it is cancelled.
+#[test]
+fn names_that_are_cancelled_are_not_set() {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().max_blocking_threads(1).build().unwrap().block_on(async {
+        let (folder, path) = new();
+        let (archive, image) = (open(&path), samples::image());
+        store(&archive, &image).await;
+        let (go_on, waits) = mpsc::channel::<()>();
+        let busy = tokio::task::spawn_blocking(move || waits.recv());
+        let names = [(name(NAME), top(&image))];
+        let pushed = tokio::time::timeout(Duration::from_millis(50), archive.push_names(&names)).await;
+        assert!(pushed.is_err(), "{pushed:?}");
+        go_on.send(()).unwrap();
+        busy.await.unwrap().unwrap();
+        tokio::task::spawn_blocking(|| {}).await.unwrap();
+        assert!(!path.exists());
+        // The same handle goes on.
+        archive.push_names(&names).await.unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
+    });
+}
+
 /// The archive has its name by then, and is not written to again.
 #[test]
 fn an_archive_whose_folder_cannot_be_synced_stays_as_it_was_published() {
@@ -82,4 +111,29 @@ fn an_archive_whose_folder_cannot_be_synced_stays_as_it_was_published() {
             assert_eq!(found.digest(), sample.top.digest());
         }
     });
+}
+
+/// What an archive holds may be secret, so no other user reads it before it has the archive's mode.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_user_reads_what_is_not_published() {
+    let (folder, path) = new();
+    let archive = open(&path);
+    store(&archive, &samples::image()).await;
+    assert_eq!(mode(&folder.path().join(PART)), 0o600);
+    push(&archive, NAME, &samples::image()).await.unwrap();
+    let plain = folder.path().join("plain");
+    fs::write(&plain, "").unwrap();
+    assert_eq!(mode(&path), mode(&plain));
+}
+
+/// With blobs of another image beside it an archive is copied into a second file, which a killed writer leaves.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_second_file_of_a_killed_writer_is_removed() {
+    let (folder, path) = new();
+    store(&open(&path), &samples::zstandard()).await;
+    let second = folder.path().join(format!("{PART}-2"));
+    fs::write(&second, "a part of an archive").unwrap();
+    push(&open(&path), NAME, &samples::image()).await.unwrap();
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
+    assert_ne!(mode(&path), 0o600);
 }
