@@ -68,8 +68,8 @@ async fn open(location: &Location, options: &Options) -> Result<Opened> {
 /// A docker-archive or an oci-archive. Read when first asked for something; clones share what was read.
 ///
 /// What is pushed is in the archive when a name is set, or something that refers to an image is stored; until then this handle and its
-/// clones alone see it, and the next writer of the archive uses what they leave. One handle at a time writes an archive, and
-/// no name is set by another program meanwhile.
+/// clones alone see it, and the next writer of the archive uses what they leave. One handle at a time writes an archive. A
+/// program that does not lock may replace the archive meanwhile: its images are kept, or setting the names fails as unavailable.
 #[derive(Clone)]
 pub struct Archive {
     path: PathBuf,

@@ -2,8 +2,8 @@
 //!
 //! Blobs and documents are appended to a file beside the archive, of which no reader knows. With the names the members of the
 //! archive that is there are copied behind them, and both lists with the new names; the file is synced then, and takes the
-//! place of the archive. So there is the old archive or the new one, whenever it ends. What a writer
-//! leaves that is ended before is used by the next.
+//! place of the archive. So there is the old archive or the new one, whenever the process ends. The next writer uses the blobs
+//! that one has left which was ended before.
 
 use std::path::Path;
 use std::sync::Arc;
