@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use plyfold_core::blocking::Stop;
 use plyfold_core::cache::lacking;
 use plyfold_core::manifest::{Document, is_document, is_foreign, limits};
 use plyfold_core::{Descriptor, Digest, Error, RawManifest, Result};
@@ -14,6 +15,7 @@ use crate::members::Member;
 pub(super) struct Content<'a> {
     pub(super) old: Option<&'a Images>,
     pub(super) pushed: &'a Pushed,
+    pub(super) stop: &'a Stop,
 }
 
 impl Content<'_> {
@@ -29,6 +31,7 @@ impl Content<'_> {
 
     /// A manifest or an index.
     pub(super) fn document(&self, document: &Descriptor) -> Result<Option<RawManifest>> {
+        self.stop.check()?;
         let Some(member) = self.member(document)? else { return Ok(None) };
         let bytes = member.document(document.digest().as_ref(), limits::MANIFEST)?;
         RawManifest::described(bytes, document).map(Some)
@@ -49,7 +52,8 @@ impl Content<'_> {
 pub(super) struct Needs<'a> {
     content: &'a Content<'a>,
     absent: HashSet<&'a Digest>,
-    seen: HashSet<Digest>,
+    /// Digests with sizes, and whether a document is meant: each is looked at once, however often it is listed.
+    seen: HashSet<(Digest, u64, bool)>,
     missing: Vec<Digest>,
     /// Blobs that the archive has under other names than those of a layout.
     pub(super) renamed: Vec<(Descriptor, Member)>,
@@ -63,27 +67,35 @@ impl<'a> Needs<'a> {
 
     /// Looks for what a document needs.
     pub(super) fn visit(&mut self, raw: &RawManifest, depth: usize) -> Result<()> {
-        if !self.seen.insert(raw.digest().clone()) {
-            return Ok(());
-        }
+        if self.is_new(raw.descriptor(), true) { self.walk(raw, depth) } else { Ok(()) }
+    }
+
+    fn walk(&mut self, raw: &RawManifest, depth: usize) -> Result<()> {
         if depth == 0 {
             return Err(Error::limit(format!("indexes are nested more than {} deep", limits::NESTING)));
         }
         let is_index = matches!(raw.document(), Document::Index(_));
         for needed in raw.references() {
-            if self.absent.contains(needed.digest()) || is_foreign(needed.media_type()) {
+            let is_document = is_index && is_document(needed.media_type());
+            if self.absent.contains(needed.digest())
+                || is_foreign(needed.media_type())
+                || !self.is_new(&needed, is_document)
+            {
                 continue;
             }
-            if is_index && is_document(needed.media_type()) {
-                match self.content.document(&needed)? {
-                    Some(child) => self.visit(&child, depth - 1)?,
-                    None => self.missing.push(needed.digest().clone()),
-                }
-            } else if self.seen.insert(needed.digest().clone()) {
+            if !is_document {
                 self.blob(needed)?;
+            } else if let Some(child) = self.content.document(&needed)? {
+                self.walk(&child, depth - 1)?;
+            } else {
+                self.missing.push(needed.digest().clone());
             }
         }
         Ok(())
+    }
+
+    fn is_new(&mut self, needed: &Descriptor, is_document: bool) -> bool {
+        self.seen.insert((needed.digest().clone(), needed.size(), is_document))
     }
 
     fn blob(&mut self, blob: Descriptor) -> Result<()> {

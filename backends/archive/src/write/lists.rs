@@ -80,7 +80,8 @@ impl Lists {
     fn list(&mut self, name: &Reference, raw: &RawManifest, content: &Content<'_>) -> Result<()> {
         let Some(docker) = &mut self.docker else { return Ok(()) };
         let is_about_images = reference::is_about_images(name);
-        let image = if is_about_images { None } else { image(raw, content, &mut HashSet::new())? };
+        let image =
+            if is_about_images { None } else { image(raw, content, limits::NESTING, &mut HashSet::new())? };
         match image {
             Some(image) => docker.set(name, image.image()?),
             None => docker.forget(name),
@@ -98,11 +99,13 @@ impl Lists {
     }
 }
 
-/// The image that Docker's list has of a document: of an index that of this host, else the first that is complete.
+/// The image that Docker's list has of a document: of an index that of this host, else the first that is complete, of
+/// indexes that are nested no more than `depth` deep. Documents that were `seen` are no image, and are not read again.
 fn image(
     raw: &RawManifest,
     content: &Content<'_>,
-    seen: &mut HashSet<Digest>,
+    depth: usize,
+    seen: &mut HashSet<(Digest, u64)>,
 ) -> Result<Option<RawManifest>> {
     let index = match raw.document() {
         Document::Manifest(manifest) => {
@@ -111,14 +114,15 @@ fn image(
         }
         Document::Index(index) => index,
     };
-    if !seen.insert(raw.digest().clone()) {
-        return Ok(None);
-    }
+    let Some(depth) = depth.checked_sub(1) else { return Ok(None) };
     let preferred = platform::candidates(index.manifests(), &Platform::host());
     let others = index.manifests().iter().filter(|child| !platform::is_attestation(child));
     for child in preferred.into_iter().chain(others) {
+        if !seen.insert((child.digest().clone(), child.size())) {
+            continue;
+        }
         let Some(child) = content.document(child)? else { continue };
-        if let Some(image) = image(&child, content, seen)? {
+        if let Some(image) = image(&child, content, depth, seen)? {
             return Ok(Some(image));
         }
     }

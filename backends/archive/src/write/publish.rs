@@ -37,7 +37,7 @@ pub(super) fn publish(part: &mut Part, change: &Change, config: &Config, stop: &
     let there = there_is(&part.target)?;
     let old = there.as_ref().map(|_| Images::read(&part.target, config, stop)).transpose()?;
     let pushed = part.pushed.clone();
-    let content = Content { old: old.as_ref(), pushed: &pushed };
+    let content = Content { old: old.as_ref(), pushed: &pushed, stop };
     let mut needs = Needs::new(&content, &change.absent);
     for (name, raw) in &change.names {
         let at = |e: Error| e.with_image(name);

@@ -10,8 +10,9 @@ use plyfold_archive::Archive;
 use plyfold_conformance::samples::{self, Sample};
 use plyfold_core::layout_index::blob_name;
 use plyfold_core::save::file_header;
-use plyfold_core::{Blob, BlobRange, ErrorKind, ImageRegistry as _, RawManifest, digest};
+use plyfold_core::{Blob, BlobRange, ErrorKind, ImageRegistry as _, RawManifest, digest, reference};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+use serde_json::{Value, json};
 
 use crate::written::{NAME, name, new, open, push};
 
@@ -136,4 +137,37 @@ async fn the_second_file_of_a_killed_writer_is_removed() {
     push(&open(&path), NAME, &samples::image()).await.unwrap();
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
     assert_ne!(mode(&path), 0o600);
+}
+
+/// It would be read 8,000 times otherwise, once for the check and once for Docker's list.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_that_an_index_lists_often_is_read_once() {
+    let (_folder, path) = new();
+    let archive = open(&path);
+    let raw = |value: Value| RawManifest::new(value.to_string().into_bytes(), None).unwrap();
+    let config = json!({
+        "mediaType": "application/vnd.oci.empty.v1+json",
+        "digest": digest::sha256(b"{}"),
+        "size": 2,
+    });
+    let artifact = raw(json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "artifactType": "application/vnd.example",
+        "config": config,
+        "layers": [],
+        "annotations": { "long": "n".repeat(3 << 20) },
+    }));
+    let index = raw(json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": vec![artifact.descriptor(); 4000],
+    }));
+    let empty = serde_json::from_value(config).unwrap();
+    let blob = Blob::from_bytes(&empty, BlobRange::FULL, &b"{}".as_slice().into()).unwrap();
+    archive.push_blob(&name(NAME), blob).await.unwrap();
+    archive.push_manifest(&reference::by_digest(&name(NAME), artifact.digest()), &artifact).await.unwrap();
+    let names = [(name(NAME), index)];
+    let pushed = tokio::time::timeout(Duration::from_secs(10), archive.push_names(&names)).await;
+    pushed.unwrap().unwrap();
 }
