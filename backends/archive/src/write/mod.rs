@@ -9,9 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use plyfold_core::blocking::blocking;
-use plyfold_core::digest::Hasher;
-use plyfold_core::layout_index::blob_name;
-use plyfold_core::{Blob, Descriptor, Digest, Error, ErrorKind, Mismatch, Result};
+use plyfold_core::{Blob, Descriptor, Digest, Error, ErrorKind, Result};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::Config;
@@ -24,6 +22,7 @@ mod content;
 mod left;
 mod lists;
 mod part;
+mod place;
 mod publish;
 mod pushed;
 
@@ -63,18 +62,28 @@ impl Writer {
         take_left(&mut part, blob)
     }
 
-    /// Appends a blob. With an error, or dropped, it is not there.
-    pub(crate) async fn append(&self, guard: Guard, blob: Blob) -> Result<()> {
-        let wanted = blob.descriptor().clone();
-        let (mut blob, name) = (blob.unverified(), blob_name(wanted.digest()));
-        let mut step = Appending::begin(guard, &name, &wanted)?;
+    /// Appends a blob. With an error, or dropped, it is not there. A thread that writes owns the right to write, also for a
+    /// caller that is gone.
+    pub(crate) async fn append(&self, mut guard: Guard, blob: Blob) -> Result<()> {
+        let mut appended = guard.as_mut().ok_or_else(not_begun)?.append(blob.descriptor())?;
+        let (mut blob, mut bytes) = (blob.unverified(), Vec::new());
         while let Some(chunk) = blob.chunk().await? {
-            step.bytes.extend_from_slice(&chunk);
-            if step.bytes.len() >= STEP {
-                step = blocking(move |_| step.write()).await?;
+            bytes.extend_from_slice(&chunk);
+            if bytes.len() >= STEP {
+                let writing = blocking(move |_| {
+                    guard.as_ref().ok_or_else(not_begun)?.extend(&mut appended, &bytes)?;
+                    bytes.clear();
+                    Ok((guard, appended, bytes))
+                });
+                (guard, appended, bytes) = writing.await?;
             }
         }
-        blocking(move |_| step.write()?.end(&wanted)).await
+        blocking(move |_| {
+            let part = guard.as_mut().ok_or_else(not_begun)?;
+            part.extend(&mut appended, &bytes)?;
+            part.end(appended)
+        })
+        .await
     }
 
     /// Makes what is stored the archive, with the names of `change`. `published` is called then: what is in the archive is looked
@@ -105,44 +114,6 @@ impl Writer {
 /// Whether a writer that was ended has left a blob: it is stored then.
 pub(crate) fn take_left(part: &mut Option<Part>, blob: &Descriptor) -> bool {
     part.as_mut().is_some_and(|part| part.take_left(blob))
-}
-
-/// A blob on its way. It owns the right to write, also while a thread writes for a caller that is gone.
-struct Appending {
-    guard: Guard,
-    /// Where in the file the next bytes go.
-    at: u64,
-    /// Where the content begins.
-    start: u64,
-    hasher: Hasher,
-    bytes: Vec<u8>,
-}
-
-impl Appending {
-    fn begin(mut guard: Guard, name: &str, blob: &Descriptor) -> Result<Self> {
-        let part = guard.as_mut().ok_or_else(not_begun)?;
-        let start = part.head(name, blob.size())?;
-        let (hasher, bytes) = (Hasher::like(blob.digest())?, Vec::new());
-        Ok(Self { guard, at: start, start, hasher, bytes })
-    }
-
-    fn write(mut self) -> Result<Self> {
-        let bytes = std::mem::take(&mut self.bytes);
-        self.hasher.update(&bytes);
-        self.guard.as_mut().ok_or_else(not_begun)?.write(&bytes, self.at)?;
-        self.at += bytes.len() as u64;
-        self.bytes = bytes;
-        self.bytes.clear();
-        Ok(self)
-    }
-
-    fn end(mut self, blob: &Descriptor) -> Result<()> {
-        let (size, actual) = (self.at - self.start, self.hasher.finish());
-        if size != blob.size() || actual != *blob.digest() {
-            return Err(Mismatch::of(blob, Some(actual), size).into());
-        }
-        self.guard.as_mut().ok_or_else(not_begun)?.end(blob, self.start)
-    }
 }
 
 fn not_begun() -> Error {

@@ -1,13 +1,11 @@
 //! The file beside the archive that it is written to.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use plyfold_core::blocking::Stop;
 use plyfold_core::digest::Hasher;
@@ -15,23 +13,17 @@ use plyfold_core::durable::{parent, sync_folder};
 use plyfold_core::layout_index::blob_name;
 use plyfold_core::save::{file_header, folder_header};
 use plyfold_core::{Descriptor, Error, Mismatch, RangeWrite as _, RawManifest, Result};
-use rustix::fs::OFlags;
 use tempfile::TempPath;
 
 use super::left::{BLOCK, Left};
+use super::place::{self, SECRET, hide, there_is};
 use super::pushed::Pushed;
 use crate::members::Member;
-use crate::spool;
 
-/// How long another writer of the archive is waited for, and how long one wait takes.
-const WAIT: Duration = Duration::from_secs(3);
-const PAUSE: Duration = Duration::from_millis(20);
 /// Bytes that are written at a time.
 pub(super) const STEP: usize = 1 << 20;
 /// Bytes that the kernel copies between two looks at whether the work is cancelled.
 const COPIED: u64 = 64 << 20;
-/// The mode of a file before it is the archive, which may hold what other users may not read.
-const SECRET: u32 = 0o600;
 
 /// An archive that is being written. It is locked (`flock`), so each has one writer. Dropped, it stays for the next writer when it
 /// has any blob.
@@ -53,28 +45,23 @@ pub(crate) struct Part {
     pub(super) is_published: bool,
 }
 
+/// A blob on its way into the file.
+pub(super) struct Appending {
+    blob: Descriptor,
+    hasher: Hasher,
+    /// Where its content begins.
+    start: u64,
+    /// Bytes that are written.
+    size: u64,
+}
+
 impl Part {
+    /// Waits for other writers of the archive.
+    ///
     /// # Errors
-    /// `Unavailable` while another writer has it, `Config` where no archive can be, `Unsupported` for one that is compressed.
+    /// Those of [`place::locked`], and of reading what a writer has left.
     pub(super) fn begin(target: &Path, pushed: Pushed, stop: &Stop) -> Result<Self> {
-        check_target(target)?;
-        let mut name = OsString::from(".");
-        name.push(target.file_name().unwrap_or_default());
-        name.push(".plyfold-part");
-        let place = parent(target).join(name);
-        let began = Instant::now();
-        let file = loop {
-            stop.check()?;
-            if let Some(file) = locked(&place, target)? {
-                break file;
-            }
-            if began.elapsed() > WAIT {
-                let error =
-                    Error::new(plyfold_core::ErrorKind::Unavailable, "another writer has the archive");
-                return Err(error.with_context("path", place.display()));
-            }
-            std::thread::sleep(PAUSE);
-        };
+        let (place, file) = place::locked(target, stop)?;
         let file = Arc::new(file);
         // All of it is known before there is a part, which cuts off the rest when it is dropped.
         let mut left = Left::read(&file, stop).map_err(|e| e.with_context("path", place.display()))?;
@@ -102,14 +89,39 @@ impl Part {
         true
     }
 
-    /// Writes the header of a member behind those that are complete; where its content begins.
-    pub(super) fn head(&mut self, name: &str, size: u64) -> Result<u64> {
+    /// Begins a blob behind the members that are complete.
+    pub(super) fn append(&mut self, blob: &Descriptor) -> Result<Appending> {
+        let name = blob_name(blob.digest());
         if let Some((folder, _)) = name.rsplit_once('/') {
             self.folder(folder)?;
         }
-        let header = file_header(name, size)?;
+        let (blob, hasher, header) =
+            (blob.clone(), Hasher::like(blob.digest())?, file_header(&name, blob.size())?);
         self.write(&header, self.end)?;
-        Ok(self.end + header.len() as u64)
+        Ok(Appending { blob, hasher, start: self.end + header.len() as u64, size: 0 })
+    }
+
+    /// Writes the next bytes of a blob.
+    pub(super) fn extend(&self, blob: &mut Appending, bytes: &[u8]) -> Result<()> {
+        blob.hasher.update(bytes);
+        self.write(bytes, blob.start + blob.size)?;
+        blob.size += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Ends a blob: it is stored then, if it is what its digest says.
+    pub(super) fn end(&mut self, appended: Appending) -> Result<()> {
+        let Appending { blob, hasher, start, size } = appended;
+        let actual = hasher.finish();
+        if size != blob.size() || actual != *blob.digest() {
+            return Err(Mismatch::of(&blob, Some(actual), size).into());
+        }
+        // Fills the last block.
+        let (end, next) = (start + size, (start + size).next_multiple_of(BLOCK));
+        self.write(&vec![0; (next - end) as usize], end)?;
+        self.end = next;
+        self.pushed.add(blob.digest().clone(), Member::new(self.file.clone(), start, size));
+        Ok(())
     }
 
     fn folder(&mut self, name: &str) -> Result<()> {
@@ -121,23 +133,8 @@ impl Part {
         Ok(())
     }
 
-    pub(super) fn write(&self, bytes: &[u8], at: u64) -> Result<()> {
+    fn write(&self, bytes: &[u8], at: u64) -> Result<()> {
         self.file.write_all_at(bytes, at).map_err(|e| self.failed(e))
-    }
-
-    /// Ends the member of a blob whose content begins at `start`, and was verified.
-    pub(super) fn end(&mut self, blob: &Descriptor, start: u64) -> Result<()> {
-        self.end = self.pad(start + blob.size())?;
-        let member = Member::new(self.file.clone(), start, blob.size());
-        self.pushed.add(blob.digest().clone(), member);
-        Ok(())
-    }
-
-    /// Fills the last block of a member that ends at `end`; where the next one begins.
-    fn pad(&self, end: u64) -> Result<u64> {
-        let next = end.next_multiple_of(BLOCK);
-        self.write(&vec![0; (next - end) as usize], end)?;
-        Ok(next)
     }
 
     /// Appends a document, if it is not there.
@@ -150,24 +147,16 @@ impl Part {
         if self.pushed.get(blob.digest()).is_some() || self.take_left(blob) {
             return Ok(());
         }
-        let start = self.head(&blob_name(blob.digest()), blob.size())?;
-        let (mut hasher, mut size) = (Hasher::like(blob.digest())?, 0_u64);
+        let mut appended = self.append(blob)?;
         let mut buffer = Vec::with_capacity(STEP.min(blob.size() as usize + 1));
         loop {
             buffer.clear();
             let read = content.by_ref().take(STEP as u64).read_to_end(&mut buffer);
             if read.map_err(|e| Error::io("reading the archive", e))? == 0 {
-                break;
+                return self.end(appended);
             }
-            hasher.update(&buffer);
-            self.write(&buffer, start + size)?;
-            size += buffer.len() as u64;
+            self.extend(&mut appended, &buffer)?;
         }
-        let actual = hasher.finish();
-        if size != blob.size() || actual != *blob.digest() {
-            return Err(Mismatch::of(blob, Some(actual), size).into());
-        }
-        self.end(blob, start)
     }
 
     /// Begins what stands behind the blobs: it goes with the next attempt if this one fails. Where something is left that
@@ -202,19 +191,18 @@ impl Part {
 
     /// Gives a file the mode of the archive that is there, or that of a new file, which the umask decides.
     fn make_visible(&self, file: &File, there: Option<&Metadata>) -> io::Result<()> {
-        let mode = match there {
-            Some(there) => there.mode(),
-            None => {
-                let mut builder = tempfile::Builder::new();
-                builder.prefix(".plyfold-tmp-").permissions(Permissions::from_mode(0o666));
-                builder.tempfile_in(parent(&self.target))?.as_file().metadata()?.mode()
-            }
-        };
+        let mode = if let Some(there) = there {
+            there.mode()
+        } else {
+            let mut builder = tempfile::Builder::new();
+            builder.prefix(".plyfold-tmp-").permissions(Permissions::from_mode(0o666));
+            builder.tempfile_in(parent(&self.target))?.as_file().metadata()?.mode()
+        } & 0o777;
         // A file system that has no modes refuses other ones.
-        if (file.metadata()?.mode() ^ mode) & 0o777 == 0 {
+        if file.metadata()?.mode() & 0o777 == mode {
             return Ok(());
         }
-        file.set_permissions(Permissions::from_mode(mode & 0o777))
+        file.set_permissions(Permissions::from_mode(mode))
     }
 
     fn failed(&self, e: io::Error) -> Error {
@@ -311,77 +299,5 @@ impl Tail<'_> {
             let _ = fs::remove_file(&part.place);
         }
         sync_folder(parent(&part.target))
-    }
-}
-
-/// What is at the archive's path.
-///
-/// # Errors
-/// `Config` for what is no regular file.
-pub(super) fn there_is(path: &Path) -> Result<Option<Metadata>> {
-    let at = |e: Error| e.with_context("path", path.display());
-    match fs::symlink_metadata(path) {
-        Ok(there) if there.is_file() => Ok(Some(there)),
-        Ok(_) => Err(at(Error::config("the archive to write to is not a regular file")
-            .with_hint("choose the name of a file; devices and links are never written through"))),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(at(Error::io("looking at the archive", e))),
-    }
-}
-
-fn check_target(path: &Path) -> Result<()> {
-    if there_is(path)?.is_some() && spool::is_packed(path)? {
-        let error = Error::unsupported("an archive that is compressed as a whole is not written to");
-        return Err(error.with_context("path", path.display()).with_hint("decompress it first"));
-    }
-    Ok(())
-}
-
-/// Opens and locks the file; `None` while another writer has it.
-fn locked(place: &Path, target: &Path) -> Result<Option<File>> {
-    let failed = |e: io::Error| Error::io("writing the archive", e).with_context("path", place.display());
-    let flags = OFlags::NOFOLLOW.bits().cast_signed();
-    let opened =
-        OpenOptions::new().read(true).write(true).create(true).mode(SECRET).custom_flags(flags).open(place);
-    let file = match opened {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            let error = Error::not_found("the archive's folder does not exist");
-            return Err(error.with_context("path", target.display()).with_hint("make the folder first"));
-        }
-        opened => opened.map_err(failed)?,
-    };
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(fs::TryLockError::WouldBlock) => return Ok(None),
-        Err(fs::TryLockError::Error(e)) => return Err(failed(e)),
-    }
-    let own = file.metadata().map_err(failed)?;
-    // Its writer may have made it the archive, or removed it, between the two calls.
-    let named = match fs::symlink_metadata(place) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        named => named.map_err(failed)?,
-    };
-    if (own.dev(), own.ino()) != (named.dev(), named.ino()) {
-        return Ok(None);
-    }
-    let refused = if !own.is_file() || own.nlink() != 1 {
-        "is no regular file, or has a second name"
-    } else if own.uid() != rustix::process::geteuid().as_raw() {
-        "is another user's"
-    } else {
-        hide(&file);
-        return Ok(Some(file));
-    };
-    let error = Error::new(
-        plyfold_core::ErrorKind::Denied,
-        format!("the file that the archive is written to {refused}"),
-    );
-    Err(error.with_context("path", place.display()).with_hint("remove it"))
-}
-
-/// Lets no other user read a file. Best effort: a file system may have no modes.
-fn hide(file: &File) {
-    if file.metadata().is_ok_and(|there| there.mode() & 0o777 & !SECRET != 0) {
-        let _ = file.set_permissions(Permissions::from_mode(SECRET));
     }
 }

@@ -10,7 +10,8 @@ use plyfold_core::{Digest, Error, RawManifest, Reference, Result, reference};
 
 use super::content::{Content, Needs};
 use super::lists::Lists;
-use super::part::{Part, there_is};
+use super::part::Part;
+use super::place::there_is;
 use crate::Config;
 use crate::images::Images;
 use crate::members::MemberKind;
