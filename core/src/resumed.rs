@@ -10,7 +10,7 @@ use crate::blocking::Stop;
 use crate::digest::Hasher;
 use crate::progress::Progress;
 use crate::pull::{Retry, Row};
-use crate::{Blob, BlobRange, Descriptor, Mismatch, Result};
+use crate::{Blob, BlobRange, Descriptor, Digest, Mismatch, Result};
 
 /// What opens a blob of an image.
 pub(crate) type Open = Box<dyn Fn(Descriptor, BlobRange) -> BoxFuture<'static, Result<Blob>> + Send>;
@@ -48,6 +48,7 @@ impl BlobOpener {
         let blob = first.descriptor().clone();
         Ok(ResumedBlob {
             hasher: Some(Hasher::like(blob.digest())?),
+            actual: None,
             current: first.unverified(),
             opener: self,
             blob,
@@ -67,6 +68,8 @@ pub(crate) struct ResumedBlob {
     current: Blob,
     /// Of all bytes until the end.
     hasher: Option<Hasher>,
+    /// What they hash to, at the end.
+    actual: Option<Digest>,
     row: Row,
     /// Bytes that were read.
     done: u64,
@@ -119,12 +122,13 @@ impl ResumedBlob {
     }
 
     fn end(&mut self) -> Result<()> {
-        let Some(hasher) = self.hasher.take() else { return Ok(()) };
-        let actual = hasher.finish();
-        if actual == *self.blob.digest() && self.done == self.blob.size() {
+        if let Some(hasher) = self.hasher.take() {
+            self.actual = Some(hasher.finish());
+        }
+        if self.actual.as_ref() == Some(self.blob.digest()) && self.done == self.blob.size() {
             return Ok(());
         }
-        Err(Mismatch::of(&self.blob, Some(actual), self.done).into())
+        Err(Mismatch::of(&self.blob, self.actual.clone(), self.done).into())
     }
 }
 
@@ -136,5 +140,31 @@ impl Read for ResumedBlob {
         let count = self.left.len().min(buffer.len());
         self.left.copy_to_slice(&mut buffer[..count]);
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ErrorKind, digest};
+
+    #[test]
+    fn a_wrong_end_is_an_error_however_often_it_is_read() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let blob = Descriptor::new("text/plain".into(), 1, digest::sha256(b"a"));
+        let read = |blob: &Descriptor, range| Blob::from_bytes(blob, range, &Bytes::from_static(b"b"));
+        let first = read(&blob, BlobRange::FULL).unwrap();
+        let opener = BlobOpener {
+            open: Box::new(move |blob, range| Box::pin(async move { read(&blob, range) })),
+            retry: Retry::default(),
+            progress: Progress::none(),
+            runtime: runtime.handle().clone(),
+            stop: Stop::default(),
+        };
+        let mut resumed = opener.resumed(first, Row::default()).unwrap();
+        assert_eq!(resumed.chunk().unwrap().unwrap(), "b");
+        for _ in 0..3 {
+            assert_eq!(*resumed.chunk().unwrap_err().kind(), ErrorKind::Corrupt);
+        }
     }
 }
