@@ -62,7 +62,8 @@ pub enum FileField {
 }
 
 /// The paths that differ between two images, parents before children, in the order of the names' bytes. Contents are compared
-/// byte for byte while it is asked for the next one, so it is for a thread that may wait.
+/// byte for byte while it is asked for the next one, so it is for a thread that may wait. The first error is the last item: it
+/// may be that an image was [changed](MergedTree::check_unchanged) meanwhile.
 ///
 /// ```
 /// use plyfold_core::layer::{LayerOptions, LayerTar, TreeLimits};
@@ -92,9 +93,12 @@ pub enum FileField {
 pub struct Differences<'a> {
     before: Side<'a>,
     after: Side<'a>,
+    /// Whether files with several names, of both images, have the same content: each pair is read once.
+    compared: HashMap<(NodeId, NodeId), bool>,
     ignores_times: bool,
     stop: Stop,
     buffers: [Vec<u8>; 2],
+    has_ended: bool,
 }
 
 /// One of the two images.
@@ -126,7 +130,8 @@ impl<'a> Differences<'a> {
     pub fn new(before: &'a MergedTree, after: &'a MergedTree) -> Self {
         let buffers = [vec![0; PIECE], vec![0; PIECE]];
         let (before, after) = (Side::new(before), Side::new(after));
-        Self { before, after, ignores_times: false, stop: Stop::default(), buffers }
+        let (stop, compared) = (Stop::default(), HashMap::new());
+        Self { before, after, compared, ignores_times: false, stop, buffers, has_ended: false }
     }
 
     /// The same until `stop` says so: the next item is that error then.
@@ -169,6 +174,19 @@ impl<'a> Differences<'a> {
     }
 
     fn is_same_content(&mut self, before: NodeId, after: NodeId, size: u64) -> Result<bool> {
+        let links = self.before.image.tree().links(before).max(self.after.image.tree().links(after));
+        if links < 2 {
+            return self.compare(before, after, size);
+        }
+        if let Some(same) = self.compared.get(&(before, after)) {
+            return Ok(*same);
+        }
+        let same = self.compare(before, after, size)?;
+        self.compared.insert((before, after), same);
+        Ok(same)
+    }
+
+    fn compare(&mut self, before: NodeId, after: NodeId, size: u64) -> Result<bool> {
         let [one, two] = &mut self.buffers;
         let mut at = 0;
         while at < size {
@@ -189,27 +207,39 @@ impl Iterator for Differences<'_> {
     type Item = Result<Difference>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        if self.has_ended {
+            return None;
+        }
+        let found = self.find().transpose();
+        self.has_ended = !matches!(found, Some(Ok(_)));
+        found
+    }
+}
+
+impl Differences<'_> {
+    /// The next difference; `None` at the end, where both images still are what was read.
+    fn find(&mut self) -> Result<Option<Difference>> {
         loop {
-            if let Err(e) = self.stop.check() {
-                return Some(Err(e));
-            }
+            self.stop.check()?;
             let order = match (self.before.names.peek(), self.after.names.peek()) {
-                (None, None) => return None,
+                (None, None) => {
+                    self.before.image.check_unchanged()?;
+                    return self.after.image.check_unchanged().map(|()| None);
+                }
                 (Some(_), None) => Ordering::Less,
                 (None, Some(_)) => Ordering::Greater,
                 (Some((one, _)), Some((two, _))) => in_walk(one, two),
             };
             let side = if order.is_gt() { &mut self.after } else { &mut self.before };
-            let (path, id) = side.names.next()?;
+            let Some((path, id)) = side.names.next() else { return Ok(None) };
             if order.is_ne() {
                 let change = if order.is_gt() { FileChange::Added } else { FileChange::Removed };
-                return Some(Ok(Difference { path, change }));
+                return Ok(Some(Difference { path, change }));
             }
-            let (_, other) = self.after.names.next()?;
-            match self.changed(id, other) {
-                Ok(fields) if fields.is_empty() => {}
-                Ok(fields) => return Some(Ok(Difference { path, change: FileChange::Changed(fields) })),
-                Err(e) => return Some(Err(e)),
+            let Some((_, other)) = self.after.names.next() else { return Ok(None) };
+            let fields = self.changed(id, other)?;
+            if !fields.is_empty() {
+                return Ok(Some(Difference { path, change: FileChange::Changed(fields) }));
             }
         }
     }
@@ -219,10 +249,10 @@ impl Iterator for Differences<'_> {
 fn in_walk(one: &ImagePath, two: &ImagePath) -> Ordering {
     let slash = |byte: &u8| *byte == b'/';
     // The root comes first: its path has no component, not an empty one.
-    let components = |path: &ImagePath| path.as_bytes().is_empty();
-    match (components(one), components(two)) {
+    let is_root = |path: &ImagePath| path.as_bytes().is_empty();
+    match (is_root(one), is_root(two)) {
         (false, false) => one.as_bytes().split(slash).cmp(two.as_bytes().split(slash)),
-        (is_root, other) => other.cmp(&is_root),
+        (first, second) => second.cmp(&first),
     }
 }
 

@@ -13,6 +13,7 @@ use crate::pull::Retry;
 use crate::range_write::RangeWrite;
 use crate::save::TarReader;
 use crate::source::{ImageSource, ImageSourceExt as _};
+use crate::tree::MergedTree;
 
 /// How an image is [flattened](crate::flatten).
 #[derive(Clone, Debug, Default)]
@@ -98,7 +99,14 @@ impl FlatImage {
     /// # Errors
     /// Those of the cache, of [`MergedTree::read`](crate::tree::MergedTree::read) and of [`flatten`](fn@crate::flatten).
     pub fn write(self, out: &mut dyn RangeWrite, stop: &Stop) -> Result<()> {
-        let image = self.layers.tree(&self.scratch, stop)?;
-        flatten(&image, out)
+        flatten(&self.tree(stop)?, out)
+    }
+
+    /// The tree that the tar is of, with the extended attributes of every name. For a thread that may block.
+    ///
+    /// # Errors
+    /// Those of the cache and of [`MergedTree::read`].
+    pub fn tree(self, stop: &Stop) -> Result<MergedTree> {
+        self.layers.tree(&self.scratch, stop)
     }
 }
