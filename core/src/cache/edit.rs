@@ -56,6 +56,7 @@ async fn made(
         }
     };
     let mut work = Work {
+        cache,
         source,
         image,
         edit,
@@ -96,13 +97,14 @@ async fn stored(cache: &dyn CacheProvider, edit: &Edit, documents: &[(Descriptor
 
 /// The documents of an edit, made of those of the image.
 struct Work<'a> {
+    cache: &'a dyn CacheProvider,
     source: CacheRegistry,
     image: &'a Reference,
     edit: &'a Edit,
     /// What is taken of indexes; nothing stands for all.
     chosen: Option<HashSet<Digest>>,
-    /// What became of each document, by its digest.
-    made: HashMap<Digest, Option<RawManifest>>,
+    /// Digest and size of what each child of an index became, by its own.
+    made: HashMap<(Digest, u64), Option<(Digest, u64)>>,
     documents: Vec<(Descriptor, Bytes)>,
     /// Of the documents.
     bytes: u64,
@@ -119,10 +121,6 @@ impl Work<'_> {
         depth: usize,
     ) -> BoxFuture<'s, Result<Option<RawManifest>>> {
         Box::pin(async move {
-            // Hostile input lists one document many times, and in each of those another.
-            if let Some(made) = self.made.get(raw.digest()) {
-                return Ok(made.clone());
-            }
             let made = match raw.document() {
                 Document::Manifest(_) => Some(self.changed(raw).await?),
                 Document::Index(_) if depth == 0 => {
@@ -140,7 +138,6 @@ impl Work<'_> {
             if let Some(made) = &made {
                 self.keep(made.descriptor().clone(), made.bytes().clone())?;
             }
-            self.made.insert(raw.digest().clone(), made.clone());
             Ok(made)
         })
     }
@@ -151,24 +148,42 @@ impl Work<'_> {
         if !is_taken || platform::is_attestation(child) {
             return Ok(None);
         }
-        self.listed += 1;
-        let Some(raw) = Error::found(select::child(&self.source, self.image, child).await)? else {
+        // Hostile input lists one document many times, and in each of those another.
+        let place = (child.digest().clone(), child.size());
+        let made = if let Some(made) = self.made.get(&place) {
+            made.clone()
+        } else {
+            let made = self.made_of(child, depth).await?;
+            self.made.insert(place, made.clone());
+            made
+        };
+        Ok(made.map(|(digest, size)| {
+            let mut entry = child.clone();
+            entry.set_digest(digest);
+            entry.set_size(size);
+            entry
+        }))
+    }
+
+    async fn made_of(&mut self, child: &Descriptor, depth: usize) -> Result<Option<(Digest, u64)>> {
+        let found = Error::found(select::child(&self.source, self.image, child).await)?;
+        let is_here = match &found {
+            Some(raw) => content::absent(self.cache, raw.requirements()).await?.is_empty(),
+            None => false,
+        };
+        let is_index = found.as_ref().is_some_and(|raw| matches!(raw.document(), Document::Index(_)));
+        self.listed += usize::from(!is_index);
+        let Some(raw) = found.filter(|_| is_here) else {
             self.absent += 1;
             return Ok(None);
         };
-        let made = match self.of(&raw, depth).await {
+        match self.of(&raw, depth).await {
             Err(e) if is_artifact(&e) => {
-                self.listed -= 1;
-                return Ok(None);
+                self.listed -= usize::from(!is_index);
+                Ok(None)
             }
-            made => made?,
-        };
-        Ok(made.map(|made| {
-            let mut entry = child.clone();
-            entry.set_digest(made.digest().clone());
-            entry.set_size(made.descriptor().size());
-            entry
-        }))
+            made => Ok(made?.map(|made| (made.digest().clone(), made.descriptor().size()))),
+        }
     }
 
     async fn changed(&mut self, raw: &RawManifest) -> Result<RawManifest> {

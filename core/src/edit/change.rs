@@ -9,7 +9,6 @@ use crate::strict::invalid;
 /// What is changed of the configuration of what runs in an image (OCI image spec, `config.md`, property `config`). What is
 /// not given stays.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-#[non_exhaustive]
 pub struct ConfigChange {
     /// Environment variables that are set: in place where there is one of the name, else at the end.
     pub env: Vec<(String, String)>,
@@ -89,12 +88,14 @@ impl ConfigChange {
         }
         let of = |value: &Option<String>| value.iter().cloned().collect::<Vec<_>>();
         let words = |words: &Option<Vec<String>>| words.iter().flatten().cloned().collect::<Vec<_>>();
-        let texts: [(&str, Vec<String>); 6] = [
+        let texts: [(&str, Vec<String>); 8] = [
             ("an environment variable", self.env.iter().map(|(_, value)| value.clone()).collect()),
             ("the entrypoint", words(&self.entrypoint)),
             ("the command", words(&self.cmd)),
             ("the user", of(&self.user)),
             ("the directory", of(&self.workdir)),
+            ("the signal", of(&self.stop_signal)),
+            ("a label", self.labels.iter().map(|(name, value)| format!("{name}{value}")).collect()),
             ("a volume", self.volumes.clone()),
         ];
         if let Some((what, _)) = texts.iter().find(|(_, texts)| texts.iter().any(|text| text.contains('\0')))

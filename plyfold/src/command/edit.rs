@@ -46,18 +46,19 @@ async fn layer(session: &Session, path: &Path) -> Result<NewLayer> {
 
 pub(crate) async fn configure(session: &Session, options: Config) -> Result<()> {
     let words = |words: Option<Words>| words.map(|Words(words)| words);
-    let mut config = ConfigChange::default();
-    config.env = options.env;
-    config.unset_env = options.unset_env;
-    config.entrypoint = words(options.entrypoint);
-    config.cmd = words(options.cmd);
-    config.labels = options.label;
-    config.unset_labels = options.unset_label;
-    config.user = options.user;
-    config.workdir = options.workdir;
-    config.stop_signal = options.stop_signal;
-    config.ports = options.expose;
-    config.volumes = options.volume;
+    let config = ConfigChange {
+        env: options.env,
+        unset_env: options.unset_env,
+        entrypoint: words(options.entrypoint),
+        cmd: words(options.cmd),
+        labels: options.label,
+        unset_labels: options.unset_label,
+        user: options.user,
+        workdir: options.workdir,
+        stop_signal: options.stop_signal,
+        ports: options.expose,
+        volumes: options.volume,
+    };
     if config.is_empty() {
         let hint =
             "`plyfold config --help` lists what can be changed; `plyfold inspect IMAGE` shows what there is";

@@ -242,3 +242,22 @@ async fn of_an_index_the_images_that_are_here_are_changed() {
         index["manifests"].as_array().unwrap().iter().map(|one| &one["platform"]["architecture"]).collect();
     assert_eq!(platforms, ["386", "amd64"]);
 }
+
+/// As after a pull of the other platform that was interrupted.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_is_here_in_part_is_not_here() {
+    let sample = samples::nested_index();
+    let (_folder, images) = stored(&sample).await;
+    // The layers are those of the other image, too.
+    let config = sample.image_for("linux/arm64/v8").config.digest();
+    assert_ne!(config, sample.image_for("linux/amd64").config.digest());
+    images.cache().quarantine(config).await.unwrap();
+    let edit = set(|config| config.user = Some("1".to_owned()));
+    edited(&images, &edit).await.unwrap();
+    let name = reference::parse(NEW).unwrap();
+    let error = images.cache().new_source(&name, &"linux/arm64".parse().unwrap()).await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::PlatformNotFound { .. }), "{error}");
+    let alone = Platforms::One("linux/arm64".parse().unwrap());
+    let error = refused(&images, &Edit { platforms: alone, ..edit }).await;
+    assert_eq!(*error.kind(), ErrorKind::NotFound, "{error}");
+}

@@ -10,6 +10,7 @@ use super::no_flags::{product, rust_files};
 const OPTIONS: &[&str] = &[
     "Collect",
     "Config",
+    "ConfigChange",
     "CopyJob",
     "CopyOptions",
     "Edit",

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 
 use plyfold_core::edit::{Edit, EditFault, NewLayer};
+use plyfold_core::manifest::limits;
 use plyfold_core::{
     CacheProviderExt, Descriptor, ImageSource, ImageSourceExt, LoadOptions, Opened, Reference, Result,
     durable,
@@ -25,6 +26,7 @@ rules! {
 }
 
 const NEW: &str = "registry.example/library/changed:1";
+const REFUSED: &str = "registry.example/library/refused:1";
 
 /// A cache with everything of a sample.
 async fn with(fixture: &dyn CacheFixture, sample: &Sample) -> CacheUnderTest {
@@ -61,6 +63,19 @@ async fn documents(subject: &CacheUnderTest, image: &str, platform: &str) -> (Va
     (parsed(source.raw().bytes()), parsed(config.bytes()))
 }
 
+/// What a name stands for, if that is an index: without attestations, and without what follows from the images.
+async fn index(subject: &CacheUnderTest, image: &str) -> Option<Value> {
+    let top = sound(subject.cache.find_descriptor(&name(image)).await)?;
+    let bytes = sound(subject.cache.content(&top, limits::MANIFEST).await);
+    let mut document: Value = serde_json::from_slice(&bytes).unwrap_or_else(|e| panic!("no JSON: {e}"));
+    let entries = document.get_mut("manifests")?.as_array_mut()?;
+    entries.retain(|entry| entry["annotations"]["vnd.docker.reference.type"].is_null());
+    for entry in entries.iter_mut().filter_map(Value::as_object_mut) {
+        entry.retain(|key, _| !["digest", "size"].contains(&key.as_str()));
+    }
+    Some(document)
+}
+
 async fn an_edit_keeps_what_it_does_not_change(fixture: &dyn CacheFixture) {
     let edit = change().await;
     for sample in [
@@ -69,6 +84,7 @@ async fn an_edit_keeps_what_it_does_not_change(fixture: &dyn CacheFixture) {
         samples::index(),
         samples::index_of_indexes(),
         samples::inline_data(),
+        samples::nested_index(),
         samples::zstandard(),
     ] {
         let subject = with(fixture, &sample).await;
@@ -108,10 +124,16 @@ async fn an_edit_keeps_what_it_does_not_change(fixture: &dyn CacheFixture) {
             }
             assert_eq!(new, old, "{about}");
         }
+        assert_eq!(
+            index(&subject, NEW).await,
+            index(&subject, NAME).await,
+            "the index of {}, but for digests, sizes and attestations",
+            sample.name
+        );
         let mut refused = edit.clone();
         refused.config.workdir = Some("here".to_owned());
         let now = names(&*subject.cache).await;
-        let error = error_of(edited(&subject, &refused, &name(NAME)).await);
+        let error = error_of(edited(&subject, &refused, &name(REFUSED)).await);
         assert_eq!(error.detail(), Some(&EditFault::Relative("here".to_owned())), "{error}");
         assert_eq!(names(&*subject.cache).await, now, "nothing is changed by an error");
     }

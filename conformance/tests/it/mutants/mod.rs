@@ -151,7 +151,7 @@ const CACHE: &[(&str, &[CacheFault])] = &[
     ("C 281", &[CacheFault::ReplacesAll, CacheFault::ReplacesSilently]),
     ("C 282", &[CacheFault::OnePlatformLoaded]),
     ("C 283", &[CacheFault::LoadsInPieces]),
-    ("C 290", &[CacheFault::EditReserialises]),
+    ("C 290", &[CacheFault::EditNamesEarly, CacheFault::EditReserialises]),
     ("C 291", &[CacheFault::EditStamped]),
     ("X 104", &[CacheFault::FollowsUrls]),
     ("X 107", &[CacheFault::DeltaBlobsForgotten]),

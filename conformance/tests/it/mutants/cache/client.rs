@@ -130,6 +130,9 @@ impl Client for BrokenPull {
         if self.0 == CacheFault::EditStamped {
             edit.config.labels.push(("made".to_owned(), format!("{:?}", std::time::Instant::now())));
         }
+        if let (CacheFault::EditNamesEarly, Some(top)) = (self.0, cache.find_descriptor(image).await?) {
+            cache.update(&[NameChange::Set(name.clone(), top)]).await?;
+        }
         let honest = CoreClient.edit(cache, image, &edit, name).await?;
         if self.0 != CacheFault::EditReserialises {
             return Ok(honest);

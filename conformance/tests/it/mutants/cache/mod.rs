@@ -48,6 +48,7 @@ pub(crate) enum CacheFault {
     DigestUnchecked,
     DroppedArtifactsPublished,
     DroppedWriterKeepsTurn,
+    EditNamesEarly,
     EditReserialises,
     EditStamped,
     EndUnsaid,
