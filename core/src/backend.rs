@@ -143,8 +143,11 @@ impl Opened {
                 .with_endpoint(&self.registry)
                 .with_hint(hint));
         }
-        let mut found = self.references().await?;
-        found.extend(self.registry.untagged().await?);
+        let mut found = self.images().await?;
+        let is_image = |name: &Reference| !reference::is_about_images(name);
+        if found.iter().any(is_image) {
+            found.retain(is_image);
+        }
         match found.len() {
             0 => Err(self.nameless()),
             1 => Ok(found.remove(0)),

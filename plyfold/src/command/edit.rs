@@ -69,7 +69,7 @@ pub(crate) async fn configure(session: &Session, options: Config) -> Result<()> 
 }
 
 async fn edited(session: &Session, image: &str, edit: Edit, tag: &str) -> Result<()> {
-    let from = session.name(image).await?;
+    let from = session.stored(image).await?;
     let to = new_name(session, tag)?;
     suggestions::known(&session.images, &from).await?;
     let cache = session.images.cache();

@@ -29,6 +29,7 @@ pub(crate) async fn write(session: &Session, options: Export) -> Result<()> {
         return written.await.map_err(|e| e.with_image(&image.reference));
     }
     let size = session.images.export_to(&image, &options, &out, durably.options()).await?;
-    let document = json!({ "image": image.reference.whole(), "path": out, "size": size });
+    let document =
+        json!({ "image": image.reference.whole(), "path": out.display().to_string(), "size": size });
     session.terminal.show(&document, || format!("{}  {}\n", out.display(), Size(size)))
 }

@@ -100,7 +100,7 @@ pub(crate) async fn make_disk(options: disk_args::Disk, terminal: Terminal) -> R
     });
     made.await.map_err(|e| e.with_context("path", out.display()))?;
     let text = || format!("{}  {} ext4, empty\n", out.display(), Size(size));
-    terminal.show(&json!({ "path": out, "size": size }), text)
+    terminal.show(&json!({ "path": out.display().to_string(), "size": size }), text)
 }
 
 /// Refuses a terminal in place of a tar: the command would wait without a message.

@@ -44,7 +44,7 @@ pub(crate) async fn push(
     sparse: Sparse,
     referrers: bool,
 ) -> Result<()> {
-    let (context, image) = (&session.context, session.name(image).await?);
+    let (context, image) = (&session.context, session.stored(image).await?);
     suggestions::known(&session.images, &image).await?;
     let (to, name) = context.target(target).await?;
     let pushed = context.telling(Doing::Copy, |progress| {

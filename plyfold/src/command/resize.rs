@@ -31,7 +31,7 @@ pub(crate) async fn grow(options: Resize, terminal: Terminal) -> Result<()> {
     });
     let old = grown.await.map_err(|e| e.with_context("path", path.display()))?;
     let text = || format!("{}  {} ext4, was {}\n", path.display(), Size(size), Size(old));
-    terminal.show(&json!({ "path": path, "size": size, "old_size": old }), text)
+    terminal.show(&json!({ "path": path.display().to_string(), "size": size, "old_size": old }), text)
 }
 
 /// Refuses what has no free room that could grow, also where the file is read-only.

@@ -63,7 +63,8 @@ pub(crate) async fn write(session: &Session, options: Save) -> Result<()> {
     }
     let Some(size) = saved else { return Ok(()) };
     let digests = if format == Form::Docker { "config" } else { "all" };
-    let document = json!({ "images": texts, "path": out, "size": size, "digests": digests });
+    let document =
+        json!({ "images": texts, "path": out.display().to_string(), "size": size, "digests": digests });
     session.terminal.show(&document, || format!("{}  {}\n", out.display(), Size(size)))
 }
 

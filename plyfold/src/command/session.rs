@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::{Error, ErrorKind, Images, PullOptions, PullPolicy, PulledImage, Reference, Result};
+use crate::{Error, ErrorKind, Images, PullOptions, PullPolicy, PulledImage, Reference, Result, printable};
 
 use super::context::Context;
 use super::global::Global;
+use super::image::Image;
 use super::progress::Doing;
 use super::stop::Leftovers;
 use super::suggestions;
@@ -77,6 +78,19 @@ impl Session {
     /// The name that an image has in the store.
     pub(crate) async fn name(&self, image: &str) -> Result<Reference> {
         self.images.name(&self.context.image(image)?.text()).await
+    }
+
+    /// As [`name`](Self::name), for verbs that work on what the store has: a place on this machine may have another image of
+    /// that name.
+    pub(crate) async fn stored(&self, image: &str) -> Result<Reference> {
+        if let Image::Uri(_) = self.context.image(image)?
+            && !self.context.image(image)?.is_remote(&self.context.backends)
+        {
+            let hint = "`plyfold load` brings images of a directory or an archive into the store, `plyfold copy` copies from place to place";
+            let error = Error::config("an image of the store is needed, and this is another place");
+            return Err(error.with_image(printable(image)).with_hint(hint));
+        }
+        self.name(image).await
     }
 
     /// The names that images have in the store, each once: all of them are there.

@@ -82,7 +82,7 @@ pub(crate) fn no_files(image: &str) -> Error {
 
 /// Gives an image of the store one more name.
 pub(crate) async fn tag(session: &Session, image: &str, name: &str) -> Result<()> {
-    let from = session.name(image).await?;
+    let from = session.stored(image).await?;
     let to = new_name(session, name)?;
     let descriptor = suggestions::known(&session.images, &from).await?;
     session.images.cache().descriptor_write(&to, &descriptor).await?;

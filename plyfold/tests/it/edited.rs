@@ -40,6 +40,7 @@ fn runs_are_as_they_were() {
         place.run("append localhost/sample:latest {} --tag localhost/new:4"),
         place.run("append localhost/sample:latest {}/agent.tar --tag oci:{}/layout:1"),
         place.run("append localhost/sample:latest {}/agent.tar"),
+        place.run("append oci:examples/sample:latest {}/agent.tar --tag localhost/new:4"),
         place.run("config localhost/sample:latest --tag localhost/new:5 --platform linux/amd64 --env A=1 -e B=2 --label a=b --user 1000:1000 --workdir /srv --cmd [\"-v\"] --entrypoint /bin/app --expose 80 --volume /data --stop-signal SIGINT"),
         place.run("config localhost/new:5 --tag localhost/new:5 --unset-env A --unset-label a --entrypoint /bin/other"),
         place.run("inspect localhost/new:5 --json"),

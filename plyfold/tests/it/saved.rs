@@ -1,8 +1,10 @@
 //! Archives that are written, and loaded again.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Read as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -196,4 +198,20 @@ fn a_reader_that_closes_the_pipe_ends_it() {
     assert!(start.starts_with(b"blobs/"));
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn a_path_may_be_no_text() {
+    let place = Place::new();
+    place.run("load examples/sample -q --platform linux/amd64");
+    let image = "localhost/sample:latest";
+    for verb in [&["save", image, "--out"][..], &["export", image, "--platform", "linux/amd64", "--out"]] {
+        for more in [&[][..], &["--json"]] {
+            let out = place.dir.path().join(OsStr::from_bytes(b"\xff.tar"));
+            let arguments = verb.iter().map(OsStr::new).chain([out.as_os_str()]);
+            let ran = place.command(arguments.chain(more.iter().map(OsStr::new))).output().unwrap();
+            assert!(ran.status.success(), "{verb:?} {ran:?}");
+            fs::remove_file(out).unwrap();
+        }
+    }
 }

@@ -10,7 +10,7 @@ use plyfold_core::blocking::blocking;
 use plyfold_core::copy::{CopyOptions, copy};
 use plyfold_core::memory::MemoryRegistry;
 use plyfold_core::save::{ArchiveForm, Contents, SaveBase, SaveFault, SaveImage, SaveOptions, TarReader};
-use plyfold_core::{ErrorKind, ImageRegistryExt as _, ImageSourceExt as _, Result, reference};
+use plyfold_core::{ErrorKind, ImageRegistryExt as _, ImageSourceExt as _, Opened, Result, reference};
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt as _;
 
@@ -173,6 +173,9 @@ async fn the_tags_of_cosign_come_with_referrers() {
         let found = archive.fetch_raw(&reference::parse(&own).unwrap()).await;
         assert_eq!(found.is_ok_and(|raw| raw.digest() == signature.top.digest()), referrers);
         assert!(archive.fetch_raw(&reference::parse(&foreign).unwrap()).await.is_err());
+        // It is the one image of the archive, whatever is about it.
+        let archive = Opened { registry: Box::new(archive), reference: None };
+        assert_eq!(archive.reference().await.unwrap(), reference::parse(NAME).unwrap());
     }
 }
 
