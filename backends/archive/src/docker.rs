@@ -164,6 +164,12 @@ fn named(name: &str, content: &[u8]) -> Option<Digest> {
     (hasher.finish() == digest).then_some(digest)
 }
 
+/// Whether a config has the name that docker (`HEX.json`), crane (`sha256:HEX`) or a layout (`blobs/sha256/HEX`) gives it.
+fn is_named_by(name: &str, id: &Digest) -> bool {
+    let stem = name.rsplit('/').next().unwrap_or_default().trim_end_matches(".json");
+    stem == id.digest() || stem == id.as_ref()
+}
+
 /// Generates an image's manifest, with the places of its blobs.
 fn read_image(members: &Members, image: &Listed) -> Result<(RawManifest, HashMap<Digest, Member>)> {
     let config_name = image.config.as_deref().unwrap_or_default();
@@ -175,8 +181,7 @@ fn read_image(members: &Members, image: &Listed) -> Result<(RawManifest, HashMap
     let config = members.document(config_name, limits::CONFIG).map_err(at)?;
     let config = config.ok_or_else(|| at(missing(config_name)))?;
     let id = digest::sha256(&config);
-    let stem = config_name.rsplit('/').next().unwrap_or_default().trim_end_matches(".json");
-    if stem != id.digest() {
+    if !is_named_by(config_name, &id) {
         tracing::warn!("config {} is not named by its digest; it is {id}", printable(config_name));
     }
     let document = configuration(&config).map_err(at)?;
@@ -272,4 +277,21 @@ fn names_of(image: &Listed, path: &Path) -> (Vec<Reference>, Option<Reference>) 
         }
     }
     (names, origin)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn configs_are_named_as_every_writer_does() {
+        let id = digest::sha256(b"{}");
+        let hex = id.digest();
+        for name in [format!("{hex}.json"), format!("sha256:{hex}"), format!("blobs/sha256/{hex}")] {
+            assert!(is_named_by(&name, &id), "{name}");
+        }
+        for name in ["config.json", "", &format!("{hex}0.json")] {
+            assert!(!is_named_by(name, &id), "{name}");
+        }
+    }
 }
