@@ -71,8 +71,19 @@ impl Session {
                     None => e,
                 })
             }
+            Err(e) if is_remote && *e.kind() == ErrorKind::Unavailable => {
+                Err(self.of_other_platforms(&image).await.unwrap_or(e))
+            }
             pulled => pulled,
         }
+    }
+
+    /// The error of an image that the store has, and that is for other platforms than the one asked for: it says more than that
+    /// its registry cannot be reached.
+    async fn of_other_platforms(&self, image: &str) -> Option<Error> {
+        let name = self.images.name(image).await.ok()?;
+        let found = self.images.is_cached(&name, &self.context.platform()).await;
+        found.err().filter(|e| matches!(e.kind(), ErrorKind::PlatformNotFound { .. }))
     }
 
     /// The name that an image has in the store.

@@ -34,6 +34,8 @@ fn runs_are_as_they_were() {
         place.run("append localhost/sample:latest {}/agent.tar.gz {}/agent.tar --tag localhost/new:2 --json"),
         place.run_fed("append localhost/sample:latest - --tag localhost/new:3 --platform linux/amd64", &tar()),
         place.run("cat localhost/new:3 etc/agent.conf"),
+        place.run("tag localhost/new:3 localhost:1/new:3"),
+        place.run("export localhost:1/new:3 --platform linux/arm64 --out {}/none.tar --retry-max-time 0s"),
         place.run("append localhost/sample:latest - - --tag localhost/new:4"),
         place.run("append localhost/sample:latest {}/none.tar --tag localhost/new:4"),
         place.run("append localhost/sample:latest {}/missing.tar --tag localhost/new:4"),
