@@ -9,8 +9,8 @@ use plyfold_core::blocking::blocking;
 use plyfold_core::layout_index::image_in;
 use plyfold_core::manifest::{Document, limits};
 use plyfold_core::{
-    Backend, Blob, BlobRange, Capabilities, Descriptor, Digest, Error, ImageRegistry, Location, MediaType,
-    Names, Opened, Options, Page, RawManifest, Reference, Result, digest, reference, referrers,
+    Backend, Blob, BlobRange, Capabilities, Descriptor, Digest, Error, ImageRegistry, Lease, Location,
+    MediaType, Names, Opened, Options, Page, RawManifest, Reference, Result, digest, reference, referrers,
 };
 use tokio::sync::Mutex;
 
@@ -18,7 +18,7 @@ use crate::Config;
 use crate::images::Images;
 use crate::members::Member;
 use crate::spool;
-use crate::write::{Change, Writer, take_left};
+use crate::write::{Change, Writer, take_left, there_is};
 
 plyfold_core::register!(Backend {
     schemes: &["docker-archive", "oci-archive"],
@@ -223,6 +223,13 @@ impl ImageRegistry for Archive {
             return Ok(());
         }
         self.writer.append(guard, blob).await.map_err(|e| e.with_endpoint(self))
+    }
+
+    async fn lease(&self, _: &[Digest]) -> Result<Lease> {
+        // Before the first look of a copy: a pipe would be read as an archive that is there, by what is to write it.
+        let path = self.path.clone();
+        let looked = blocking(move |_| there_is(&path).map(drop)).await;
+        looked.map(|()| Lease::none()).map_err(|e| e.with_endpoint(self))
     }
 
     fn push_concurrency(&self) -> usize {

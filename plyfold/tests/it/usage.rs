@@ -95,7 +95,7 @@ fn mistakes_of_the_command_line_exit_2() {
     fs::write(&empty, "").unwrap();
     for (line, said) in [
         ("pull oci:{}/layout", "matches several images"),
-        ("copy oci:examples/sample:latest oci-archive:/dev/null:1", "neither a file nor a pipe"),
+        ("copy oci:examples/sample:latest oci-archive:/dev/null:1", "not a regular file"),
         ("tags docker-archive:x.tar -o ca=x", "ca"),
         ("tags registry.invalid/app -o ca={}/none.pem", "{}/none.pem\" cannot be read"),
         ("tags registry.invalid/app -o ca={}/empty.pem", "holds no certificate"),

@@ -48,7 +48,7 @@ pub(super) fn locked(target: &Path, stop: &Stop) -> Result<(PathBuf, File)> {
 ///
 /// # Errors
 /// `Config` for what is no regular file.
-pub(super) fn there_is(path: &Path) -> Result<Option<Metadata>> {
+pub(crate) fn there_is(path: &Path) -> Result<Option<Metadata>> {
     let at = |e: Error| e.with_context("path", path.display());
     match fs::symlink_metadata(path) {
         Ok(there) if there.is_file() => Ok(Some(there)),

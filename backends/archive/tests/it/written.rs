@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
+use std::time::Duration;
 
 use plyfold_archive::{Archive, Config};
 use plyfold_conformance::fixtures::Memory;
@@ -13,6 +14,7 @@ use plyfold_core::{
     Backends, Error, ErrorKind, ImageRegistry as _, ImageRegistryExt as _, Options, Reference, Result,
     reference,
 };
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -218,6 +220,13 @@ async fn what_is_no_archive_is_refused_and_stays() {
     symlink(&path, &link).unwrap();
     assert_eq!(*refused(&link).await.kind(), ErrorKind::Config);
     assert!(fs::read(&path).unwrap() == plain);
+    // A pipe with a writer would be read, as an archive that is there, and never end.
+    let pipe = folder.path().join("pipe.tar");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let _held = fs::File::options().read(true).write(true).open(&pipe).unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(20), refused(&pipe)).await;
+    assert_eq!(*ended.expect("a pipe is refused at once").kind(), ErrorKind::Config);
+    fs::remove_file(&pipe).unwrap();
     let nowhere = folder.path().join("no/such/folder.tar");
     assert_eq!(*refused(&nowhere).await.kind(), ErrorKind::NotFound);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing else is left");
@@ -240,7 +249,7 @@ async fn a_second_writer_waits_and_sees_what_the_first_wrote() {
     assert_eq!(*error.kind(), ErrorKind::Unavailable, "{error:?}");
     let second = open(&path);
     let waits = tokio::spawn(async move { push(&second, "a.example/two:1", &two).await });
-    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
     push(&first, NAME, &one).await.unwrap();
     waits.await.unwrap().unwrap();
     for text in [NAME, "a.example/two:1"] {
