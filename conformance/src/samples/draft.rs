@@ -113,10 +113,20 @@ impl Draft {
         let layers: Vec<_> =
             plan.layers.iter().map(|(tar, packing)| self.layer(tar, *packing, plan.sha512)).collect();
         let config = self.config(plan, &layers);
+        self.manifest(plan, config, layers)
+    }
+
+    /// Adds the manifest of an image whose config and layers were added.
+    pub(super) fn manifest(
+        &mut self,
+        plan: &ImagePlan<'_>,
+        config: Descriptor,
+        layers: Vec<SampleLayer>,
+    ) -> Descriptor {
         let fields: Vec<_> = layers.iter().map(|layer| json(&layer.descriptor)).collect();
         let manifest = manifest_text(&json(&config), &fields, plan.manifest);
         let manifest = self.add(MANIFEST, manifest.into(), plan.sha512);
-        self.images.push(SampleImage {
+        self.note(SampleImage {
             platform: plan.platform.to_owned(),
             manifest: manifest.clone(),
             config,

@@ -100,14 +100,7 @@ pub fn of_process(name: &'static str, tars: &[Vec<u8>], process: &str) -> Sample
         diff_ids.join(",")
     );
     let config = draft.blob(super::draft::CONFIG, text);
-    let fields: Vec<_> = layers.iter().map(|layer| json(&layer.descriptor)).collect();
-    let manifest = draft.blob(super::draft::MANIFEST, manifest_text(&json(&config), &fields, ""));
-    draft.note(SampleImage {
-        platform: "linux/amd64".to_owned(),
-        manifest: manifest.clone(),
-        config,
-        layers,
-    });
+    let manifest = draft.manifest(&ImagePlan::new("linux/amd64", &[]), config, layers);
     draft.finish(name, manifest)
 }
 
@@ -143,14 +136,7 @@ fn of_changed_layers(
         change(index, layer);
     }
     let config = draft.config(&plan, &layers);
-    let fields: Vec<_> = layers.iter().map(|layer| json(&layer.descriptor)).collect();
-    let manifest = draft.blob(super::draft::MANIFEST, manifest_text(&json(&config), &fields, ""));
-    draft.note(SampleImage {
-        platform: "linux/amd64".to_owned(),
-        manifest: manifest.clone(),
-        config,
-        layers,
-    });
+    let manifest = draft.manifest(&plan, config, layers);
     draft.finish(name, manifest)
 }
 
