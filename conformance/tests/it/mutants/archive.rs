@@ -11,8 +11,8 @@ use plyfold_archive::{Archive, Config};
 use plyfold_conformance::ArchiveFixture;
 use plyfold_conformance::samples::LayerBuilder;
 use plyfold_core::{
-    Blob, BlobRange, Capabilities, Descriptor, Digest, ImageRegistry, MediaType, Names, Page, RawManifest,
-    Reference, Result,
+    Blob, BlobRange, Capabilities, Descriptor, Digest, Error, ImageRegistry, Lease, MediaType, Names, Page,
+    RawManifest, Reference, Result,
 };
 
 use super::registry::reserialised;
@@ -20,11 +20,14 @@ use super::registry::reserialised;
 /// What is wrong with a mutant.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum ArchiveFault {
+    ChangedOnFailure,
     DockerSidePreferred,
     LayerlessTaken,
     LayersRepeated,
     None,
+    OldDropped,
     PipeTruncated,
+    ReferrersLost,
     Reserialises,
     WrittenInPlace,
 }
@@ -88,74 +91,71 @@ fn without(path: &Path, documents: &[&str]) {
     write(path, &files);
 }
 
-#[async_trait]
-impl ImageRegistry for BrokenArchive {
-    async fn manifest(&self, name: &Reference) -> Result<RawManifest> {
-        self.inner.manifest(name).await
-    }
-
-    async fn blob(&self, name: &Reference, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
-        self.inner.blob(name, blob, range).await
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-
-    async fn tags(&self, repository: &str, page: Page) -> Result<Names> {
-        self.inner.tags(repository, page).await
-    }
-
-    async fn repositories(&self, page: Page) -> Result<Names> {
-        self.inner.repositories(page).await
-    }
-
-    async fn referrers(
-        &self,
-        name: &Reference,
-        subject: &Digest,
-        artifact_type: Option<&MediaType>,
-    ) -> Result<Vec<Descriptor>> {
-        self.inner.referrers(name, subject, artifact_type).await
-    }
-
-    async fn push_blob(&self, name: &Reference, blob: Blob) -> Result<()> {
-        if self.fault == ArchiveFault::WrittenInPlace {
-            let mut bytes = fs::read(&self.path).unwrap_or_default();
-            bytes.extend([0; 512]);
-            fs::write(&self.path, bytes).unwrap();
-        }
-        self.inner.push_blob(name, blob).await
-    }
-
-    async fn has_blob(&self, name: &Reference, blob: &Descriptor) -> Result<bool> {
-        self.inner.has_blob(name, blob).await
-    }
-
-    async fn push_manifest(&self, name: &Reference, manifest: &RawManifest) -> Result<()> {
-        self.inner.push_manifest(name, manifest).await
-    }
-
-    async fn push_names(&self, names: &[(Reference, RawManifest)]) -> Result<()> {
-        let mut names = names.to_vec();
-        if self.fault == ArchiveFault::Reserialises {
-            for (_, raw) in &mut names {
-                *raw = reserialised(raw);
+plyfold_core::forward! {
+    ImageRegistry, BrokenArchive, |broken| broken.inner;
+    async manifest(name: &Reference) -> Result<RawManifest>;
+    async blob(name: &Reference, blob: &Descriptor, range: BlobRange) -> Result<Blob>;
+    async resolve(name: &Reference) -> Result<Descriptor>;
+    async tags(repository: &str, page: Page) -> Result<Names>;
+    async repositories(page: Page) -> Result<Names>;
+    async untagged() -> Result<Vec<Reference>>;
+    async bases() -> Result<Vec<String>>;
+    async referrers(of: &Reference, subject: &Digest, kind: Option<&MediaType>) -> Result<Vec<Descriptor>>;
+    async has_blob(name: &Reference, blob: &Descriptor) -> Result<bool>;
+    async mount_blob(name: &Reference, blob: &Descriptor, from: &Reference) -> Result<bool>;
+    async push_manifest(name: &Reference, manifest: &RawManifest) -> Result<()>;
+    async push_sparse(names: &[(Reference, RawManifest)], absent: &[Digest]) -> Result<()>;
+    async lease(content: &[Digest]) -> Result<Lease>;
+    async delete(name: &Reference) -> Result<()>;
+    async delete_blob(name: &Reference, digest: &Digest) -> Result<()>;
+    sync capabilities() -> Capabilities;
+    sync concurrency() -> usize;
+    sync push_concurrency() -> usize;
+    sync unsupported(what: &str) -> Error;
+    {
+        async fn push_blob(&self, name: &Reference, blob: Blob) -> Result<()> {
+            if self.fault == ArchiveFault::WrittenInPlace {
+                self.grow();
             }
+            self.inner.push_blob(name, blob).await
         }
-        self.inner.push_names(&names).await?;
-        if self.fault == ArchiveFault::LayersRepeated {
-            let mut files = files(&self.path);
-            let blobs: Vec<_> =
-                files.iter().filter(|(name, _)| name.starts_with("blobs/")).cloned().collect();
-            files.extend(blobs);
-            write(&self.path, &files);
-        }
-        Ok(())
-    }
 
-    async fn push_referrers(&self, repository: &Reference, manifests: &[RawManifest]) -> Result<()> {
-        self.inner.push_referrers(repository, manifests).await
+        async fn push_names(&self, names: &[(Reference, RawManifest)]) -> Result<()> {
+            let mut names = names.to_vec();
+            match self.fault {
+                ArchiveFault::OldDropped if self.path.exists() => fs::remove_file(&self.path).unwrap(),
+                ArchiveFault::Reserialises => names.iter_mut().for_each(|(_, raw)| *raw = reserialised(raw)),
+                _ => {}
+            }
+            let set = self.inner.push_names(&names).await;
+            if set.is_err() && self.fault == ArchiveFault::ChangedOnFailure {
+                self.grow();
+            }
+            if set.is_ok() && self.fault == ArchiveFault::LayersRepeated {
+                let mut files = files(&self.path);
+                let blobs: Vec<_> =
+                    files.iter().filter(|(name, _)| name.starts_with("blobs/")).cloned().collect();
+                files.extend(blobs);
+                write(&self.path, &files);
+            }
+            set
+        }
+
+        async fn push_referrers(&self, repository: &Reference, manifests: &[RawManifest]) -> Result<()> {
+            if self.fault == ArchiveFault::ReferrersLost {
+                return Ok(());
+            }
+            self.inner.push_referrers(repository, manifests).await
+        }
+    }
+}
+
+impl BrokenArchive {
+    /// Adds a block of zeros to the file.
+    fn grow(&self) {
+        let mut bytes = fs::read(&self.path).unwrap_or_default();
+        bytes.extend([0; 512]);
+        fs::write(&self.path, bytes).unwrap();
     }
 }
 

@@ -92,8 +92,8 @@ const REGISTRY: &[(&str, &[Fault])] = &[
 /// For each rule about archives the faults that it must catch.
 const ARCHIVE: &[(&str, &[ArchiveFault])] = &[
     ("X 106", &[ArchiveFault::DockerSidePreferred, ArchiveFault::LayerlessTaken]),
-    ("X 285", &[ArchiveFault::Reserialises]),
-    ("X 286", &[ArchiveFault::WrittenInPlace]),
+    ("X 285", &[ArchiveFault::OldDropped, ArchiveFault::ReferrersLost, ArchiveFault::Reserialises]),
+    ("X 286", &[ArchiveFault::ChangedOnFailure, ArchiveFault::WrittenInPlace]),
     ("X 287", &[ArchiveFault::LayersRepeated]),
     ("X 288", &[ArchiveFault::PipeTruncated]),
 ];
