@@ -7,7 +7,6 @@ use crate::{Error, ErrorKind, Images, PullOptions, PullPolicy, PulledImage, Refe
 
 use super::context::Context;
 use super::global::Global;
-use super::image::Image;
 use super::progress::Doing;
 use super::stop::Leftovers;
 use super::suggestions;
@@ -94,14 +93,13 @@ impl Session {
     /// As [`name`](Self::name), for verbs that work on what the store has: a place on this machine may have another image of
     /// that name.
     pub(crate) async fn stored(&self, image: &str) -> Result<Reference> {
-        if let Image::Uri(_) = self.context.image(image)?
-            && !self.context.image(image)?.is_remote(&self.context.backends)
-        {
+        let place = self.context.image(image)?;
+        if !place.is_remote(&self.context.backends) {
             let hint = "`plyfold load` brings images of a directory or an archive into the store, `plyfold copy` copies from place to place";
             let error = Error::config("an image of the store is needed, and this is another place");
             return Err(error.with_image(printable(image)).with_hint(hint));
         }
-        self.name(image).await
+        self.images.name(&place.text()).await
     }
 
     /// The names that images have in the store, each once: all of them are there.
