@@ -6,10 +6,14 @@ use super::EditFault;
 use crate::Result;
 use crate::strict::invalid;
 
-/// What is changed of the configuration of what runs in an image (OCI image spec, `config.md`, property `config`). What is
-/// not given stays.
+/// What is changed of the configuration of what runs in an image (OCI image spec, `config.md`, property `config`), and of the
+/// annotations of its manifest. What is not given stays.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ConfigChange {
+    /// Annotations of the manifest that are set. A Docker manifest has none.
+    pub annotations: Vec<(String, String)>,
+    /// Annotations of the manifest that are removed, before others are set.
+    pub unset_annotations: Vec<String>,
     /// Environment variables that are set: in place where there is one of the name, else at the end.
     pub env: Vec<(String, String)>,
     /// Environment variables that are removed, before others are set.
@@ -23,16 +27,20 @@ pub struct ConfigChange {
     pub labels: Vec<(String, String)>,
     /// Labels that are removed, before others are set.
     pub unset_labels: Vec<String>,
-    /// The user that the program runs as: `USER`, `UID`, `USER:GROUP` or `UID:GID`.
+    /// The user that the program runs as: `USER`, `UID`, `USER:GROUP` or `UID:GID`. An empty text is none.
     pub user: Option<String>,
-    /// The directory that the program starts in: absolute, but for Windows.
+    /// The directory that the program starts in: absolute, but for Windows. An empty text is none.
     pub workdir: Option<String>,
-    /// The signal that asks the program to end, such as `SIGTERM`.
+    /// The signal that asks the program to end, such as `SIGTERM`. An empty text is none.
     pub stop_signal: Option<String>,
     /// Ports that are added to those that the program listens on: `80`, `80/tcp`, `53/udp`.
     pub ports: Vec<String>,
+    /// Ports that are removed, before others are added.
+    pub unset_ports: Vec<String>,
     /// Paths that are added to those that hold data of their own in each container.
     pub volumes: Vec<String>,
+    /// Paths that hold data of their own no longer; they are removed before others are added.
+    pub unset_volumes: Vec<String>,
 }
 
 impl ConfigChange {
@@ -64,15 +72,27 @@ impl ConfigChange {
         for (key, value) in
             [("User", &self.user), ("WorkingDir", &self.workdir), ("StopSignal", &self.stop_signal)]
         {
-            if let Some(value) = value {
-                config.insert(key.to_owned(), json!(value));
+            match value.as_deref() {
+                None => {}
+                Some("") => drop(config.remove(key)),
+                Some(value) => drop(config.insert(key.to_owned(), json!(value))),
             }
         }
-        for port in &self.ports {
-            object(config, "ExposedPorts")?.insert(port_of(port)?, json!({}));
+        let ports = |ports: &[String]| ports.iter().map(|port| port_of(port)).collect::<Result<Vec<_>>>();
+        set(config, "ExposedPorts", &ports(&self.unset_ports)?, ports(&self.ports)?)?;
+        set(config, "Volumes", &self.unset_volumes, self.volumes.clone())
+    }
+
+    /// Sets the annotations in the document of a manifest.
+    pub(super) fn annotate(&self, document: &mut Map<String, Value>) -> Result<()> {
+        if self.annotations.is_empty() && self.unset_annotations.is_empty() {
+            return Ok(());
         }
-        for volume in &self.volumes {
-            object(config, "Volumes")?.insert(volume.clone(), json!({}));
+        let annotations = object(document, "annotations")?;
+        annotations.retain(|name, _| !self.unset_annotations.contains(name));
+        annotations.extend(self.annotations.iter().map(|(name, value)| (name.clone(), json!(value))));
+        if annotations.is_empty() {
+            document.remove("annotations");
         }
         Ok(())
     }
@@ -85,6 +105,9 @@ impl ConfigChange {
         }
         if self.labels.iter().any(|(name, _)| name.is_empty()) {
             return Err(EditFault::Label.into());
+        }
+        if self.annotations.iter().any(|(name, _)| name.is_empty()) {
+            return Err(EditFault::Annotation.into());
         }
         let of = |value: &Option<String>| value.iter().cloned().collect::<Vec<_>>();
         let words = |words: &Option<Vec<String>>| words.iter().flatten().cloned().collect::<Vec<_>>();
@@ -103,7 +126,8 @@ impl ConfigChange {
             return Err(EditFault::Zero(what).into());
         }
         let relative = |path: &&String| !is_windows && !path.starts_with('/');
-        match self.workdir.iter().chain(&self.volumes).find(relative) {
+        let workdir = self.workdir.iter().filter(|path| !path.is_empty());
+        match workdir.chain(&self.volumes).find(relative) {
             Some(path) => Err(EditFault::Relative(path.clone()).into()),
             None => Ok(()),
         }
@@ -143,6 +167,20 @@ fn port_of(text: &str) -> Result<String> {
         return Err(EditFault::Port(text.to_owned()).into());
     }
     Ok(format!("{number}/{protocol}"))
+}
+
+/// Removes names from the set under a key, and adds others. A set that becomes empty by it goes.
+fn set(config: &mut Map<String, Value>, key: &str, removed: &[String], added: Vec<String>) -> Result<()> {
+    if removed.is_empty() && added.is_empty() {
+        return Ok(());
+    }
+    let names = object(config, key)?;
+    names.retain(|name, _| !removed.contains(name));
+    names.extend(added.into_iter().map(|name| (name, json!({}))));
+    if names.is_empty() {
+        config.remove(key);
+    }
+    Ok(())
 }
 
 /// The object under a key, which is made where there is none.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::change::{list, object};
-use super::{Edit, EditFault, NewLayer};
+use super::{ConfigChange, Edit, EditFault, NewLayer};
 use crate::layer::{Compression, LayerForm};
 use crate::manifest::{DOCKER_MANIFEST, RawConfig, RawManifest, canonical_json};
 use crate::strict::invalid;
@@ -31,7 +31,10 @@ pub(crate) fn edited(raw: &RawManifest, config: &RawConfig, edit: &Edit) -> Resu
     let mut entry = config.descriptor().clone();
     entry.set_digest(digest::sha256(&bytes));
     entry.set_size(bytes.len() as u64);
-    let document = manifest_of(raw, &entry, &layers)?;
+    if is_docker && !edit.config.annotations.is_empty() {
+        return Err(EditFault::DockerAnnotation.into());
+    }
+    let document = manifest_of(raw, &entry, &layers, &edit.config)?;
     let manifest = RawManifest::new(document, Some(raw.descriptor().media_type()))?;
     // As every reader will see it.
     RawConfig::new(manifest.image()?, bytes.clone())?;
@@ -82,12 +85,18 @@ fn config_of(config: &RawConfig, edit: &Edit) -> Result<Vec<u8>> {
 }
 
 /// The manifest with another configuration, and layers added. Fields that plyfold does not know stay.
-fn manifest_of(raw: &RawManifest, config: &Descriptor, layers: &[Descriptor]) -> Result<Vec<u8>> {
+fn manifest_of(
+    raw: &RawManifest,
+    config: &Descriptor,
+    layers: &[Descriptor],
+    change: &ConfigChange,
+) -> Result<Vec<u8>> {
     let mut document: Map<String, Value> = serde_json::from_slice(raw.bytes()).map_err(invalid)?;
     let entry = object(&mut document, "config")?;
     entry.insert("digest".to_owned(), json!(config.digest()));
     entry.insert("size".to_owned(), json!(config.size()));
     entry.remove("data");
     list(&mut document, "layers")?.extend(layers.iter().map(|layer| json!(layer)));
+    change.annotate(&mut document)?;
     Ok(canonical_json(&Value::Object(document)))
 }

@@ -18,6 +18,9 @@ use crate::progress::Progress;
 crate::fault! {
     /// Why an image is not changed.
     pub enum EditFault;
+    Annotation => (Config, "an annotation without a name"),
+    DockerAnnotation => (Unsupported, "a Docker manifest has no annotations",
+        "set a label, or convert the image to OCI first"),
     DockerZstd(String) => (Unsupported, "{0} is compressed by zstd, and a Docker manifest has no media type for that",
         "give the layer without compression or as gzip, or convert the image to OCI first"),
     EnvName(String) => (Config, "{0:?} is no name of an environment variable",

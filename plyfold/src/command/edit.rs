@@ -5,14 +5,13 @@ use std::path::{Path, PathBuf};
 use super::edit_args::{Append, Config, Words};
 use super::layer::{Input, refuse_terminal};
 use super::progress::Doing;
-use super::registry;
 use super::session::Session;
-use super::store_admin::new_name;
+use super::store_admin::{new_name, show_named};
 use super::suggestions;
 use crate::blocking::blocking;
 use crate::edit::{ConfigChange, Edit, NewLayer};
 use crate::shell::quoted;
-use crate::{CacheProviderExt as _, Error, Result};
+use crate::{CacheProvider as _, CacheProviderExt as _, Error, Result};
 
 pub(crate) async fn append(session: &Session, options: Append) -> Result<()> {
     let Append { image, layers, tag } = options;
@@ -47,6 +46,8 @@ async fn layer(session: &Session, path: &Path) -> Result<NewLayer> {
 pub(crate) async fn configure(session: &Session, options: Config) -> Result<()> {
     let words = |words: Option<Words>| words.map(|Words(words)| words);
     let config = ConfigChange {
+        annotations: options.annotation,
+        unset_annotations: options.unset_annotation,
         env: options.env,
         unset_env: options.unset_env,
         entrypoint: words(options.entrypoint),
@@ -57,7 +58,9 @@ pub(crate) async fn configure(session: &Session, options: Config) -> Result<()> 
         workdir: options.workdir,
         stop_signal: options.stop_signal,
         ports: options.expose,
+        unset_ports: options.unset_expose,
         volumes: options.volume,
+        unset_volumes: options.unset_volume,
     };
     if config.is_empty() {
         let hint =
@@ -73,10 +76,11 @@ async fn edited(session: &Session, image: &str, edit: Edit, tag: &str) -> Result
     let to = new_name(session, tag)?;
     suggestions::known(&session.images, &from).await?;
     let cache = session.images.cache();
+    let before = cache.find_descriptor(&to).await?;
     let made = session.context.telling(Doing::Copy, |progress| {
         let edit = Edit { platforms: session.context.platforms(), progress, ..edit };
         let (cache, from, to) = (&cache, &from, &to);
         async move { cache.edit(from, &edit, to).await }
     });
-    registry::show(&session.context, &to, &made.await?)
+    show_named(session, &to, &made.await?, before.as_ref())
 }

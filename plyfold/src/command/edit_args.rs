@@ -32,10 +32,10 @@ pub(crate) struct Config {
     #[arg(long, value_name = "NAME")]
     pub(crate) unset_env: Vec<String>,
     /// The program that is run, with its first arguments
-    #[arg(long, value_name = "WORDS", value_parser = words)]
+    #[arg(long, value_name = "WORDS", value_parser = words, allow_hyphen_values = true)]
     pub(crate) entrypoint: Option<Words>,
     /// The arguments that are used when a run names none
-    #[arg(long, value_name = "WORDS", value_parser = words)]
+    #[arg(long, value_name = "WORDS", value_parser = words, allow_hyphen_values = true)]
     pub(crate) cmd: Option<Words>,
     /// Set a label; may be given several times
     #[arg(short, long, value_name = "NAME=VALUE", value_parser = pair)]
@@ -43,21 +43,33 @@ pub(crate) struct Config {
     /// Remove a label; may be given several times
     #[arg(long, value_name = "NAME")]
     pub(crate) unset_label: Vec<String>,
-    /// The user that the program runs as, by name or number
+    /// Set an annotation of the manifest; may be given several times
+    #[arg(short, long, value_name = "NAME=VALUE", value_parser = pair)]
+    pub(crate) annotation: Vec<(String, String)>,
+    /// Remove an annotation; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub(crate) unset_annotation: Vec<String>,
+    /// The user that the program runs as, by name or number; an empty text removes it
     #[arg(short, long, value_name = "USER[:GROUP]")]
     pub(crate) user: Option<String>,
-    /// The directory that the program starts in
+    /// The directory that the program starts in; an empty text removes it
     #[arg(short, long, value_name = "DIR")]
     pub(crate) workdir: Option<String>,
-    /// The signal that asks the program to end
+    /// The signal that asks the program to end; an empty text removes it
     #[arg(long, value_name = "SIGNAL")]
     pub(crate) stop_signal: Option<String>,
     /// Add a port that the program listens on; may be given several times
     #[arg(long, value_name = "PORT[/udp]")]
     pub(crate) expose: Vec<String>,
+    /// Remove a port; may be given several times
+    #[arg(long, value_name = "PORT[/udp]")]
+    pub(crate) unset_expose: Vec<String>,
     /// Add a path that holds data of its own in each container; may be given several times
     #[arg(long, value_name = "DIR")]
     pub(crate) volume: Vec<String>,
+    /// Remove such a path; may be given several times
+    #[arg(long, value_name = "DIR")]
+    pub(crate) unset_volume: Vec<String>,
 }
 
 /// The words of a command.

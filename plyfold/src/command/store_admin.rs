@@ -4,8 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use crate::cache::{ImageUsage, Missed, PartialBlob};
 use crate::{
-    CacheProvider as _, CacheProviderExt as _, Collect, Collected, Error, NameChange, Reference, Result,
-    Usage, printable, reference,
+    CacheProvider as _, CacheProviderExt as _, Collect, Collected, Descriptor, Error, NameChange, Reference,
+    Result, Usage, printable, reference,
 };
 use serde_json::{Value, json};
 
@@ -13,7 +13,6 @@ use super::age::ago;
 use super::image::Image;
 use super::program;
 use super::progress::short;
-use super::registry;
 use super::session::Session;
 use super::size::Size;
 use super::suggestions;
@@ -85,8 +84,25 @@ pub(crate) async fn tag(session: &Session, image: &str, name: &str) -> Result<()
     let from = session.stored(image).await?;
     let to = new_name(session, name)?;
     let descriptor = suggestions::known(&session.images, &from).await?;
+    let before = session.images.cache().find_descriptor(&to).await?;
     session.images.cache().descriptor_write(&to, &descriptor).await?;
-    registry::show(&session.context, &to, &descriptor)
+    show_named(session, &to, &descriptor, before.as_ref())
+}
+
+/// Shows what a name of the store stands for now, and what it stood for before, where that is another image.
+pub(crate) fn show_named(
+    session: &Session,
+    name: &Reference,
+    now: &Descriptor,
+    before: Option<&Descriptor>,
+) -> Result<()> {
+    let digest = now.digest();
+    let replaced = before.map(Descriptor::digest).filter(|before| *before != digest);
+    let document = json!({ "reference": name.whole(), "digest": digest, "replaced": replaced });
+    session.terminal.show(&document, || {
+        let replaced = replaced.map_or_else(String::new, |digest| format!(", replaced {digest}"));
+        format!("{name}  {digest}{replaced}\n")
+    })
 }
 
 /// A name in the store that an image is to have.

@@ -44,7 +44,8 @@ fn runs_are_as_they_were() {
         place.run("append localhost/sample:latest {}/agent.tar"),
         place.run("append oci:examples/sample:latest {}/agent.tar --tag localhost/new:4"),
         place.run("config localhost/sample:latest --tag localhost/new:5 --platform linux/amd64 --env A=1 -e B=2 --label a=b --user 1000:1000 --workdir /srv --cmd [\"-v\"] --entrypoint /bin/app --expose 80 --volume /data --stop-signal SIGINT"),
-        place.run("config localhost/new:5 --tag localhost/new:5 --unset-env A --unset-label a --entrypoint /bin/other"),
+        place.run("config localhost/sample:latest --tag localhost/new:7 --platform linux/amd64 --cmd -v -a org.example=1"),
+        place.run("config localhost/new:5 --tag localhost/new:5 --unset-volume /data --unset-expose 80 --unset-env A --unset-label a --entrypoint /bin/other"),
         place.run("inspect localhost/new:5 --json"),
         place.run("config localhost/sample:latest --tag localhost/new:6"),
         place.run("config localhost/sample:latest --tag localhost/new:6 --env A"),
@@ -128,6 +129,44 @@ async fn values_are_set_replaced_and_removed() {
     assert_eq!(changed["Labels"].get("a"), None);
     assert_eq!(changed["Labels"]["b"], "2");
     assert_eq!((&changed["Entrypoint"], &changed["Cmd"]), (&json!(["/app"]), &Value::Null));
+
+    let third = set(|config| {
+        config.unset_ports = vec!["80".to_owned()];
+        config.unset_volumes = vec!["/data".to_owned()];
+        config.volumes = vec!["/logs".to_owned()];
+        (config.user, config.workdir) = (Some(String::new()), Some(String::new()));
+        config.stop_signal = Some(String::new());
+    });
+    cache.edit(&name, &third, &name).await.unwrap();
+    let changed = config(&images, NAME).await["config"].take();
+    assert_eq!(changed["ExposedPorts"], json!({ "53/udp": {} }));
+    assert_eq!(changed["Volumes"], json!({ "/logs": {} }));
+    for key in ["User", "WorkingDir", "StopSignal"] {
+        assert_eq!(changed.get(key), None, "{key}");
+    }
+    let last = set(|config| config.unset_ports = vec!["53/udp".to_owned()]);
+    cache.edit(&name, &last, &name).await.unwrap();
+    assert_eq!(config(&images, NAME).await["config"].get("ExposedPorts"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn annotations_of_the_manifest_are_set_and_removed() {
+    let (_folder, images) = stored(&samples::image()).await;
+    let (name, cache) = (reference::parse(NAME).unwrap(), images.cache());
+    let pair = |name: &str| (name.to_owned(), "value".to_owned());
+    let annotations = async || {
+        let source = cache.new_source(&name, &Platform::new("linux", "amd64", None)).await.unwrap();
+        let document: Value = serde_json::from_slice(source.raw().bytes()).unwrap();
+        document.get("annotations").cloned()
+    };
+    let before = annotations().await;
+    cache.edit(&name, &set(|config| config.annotations = vec![pair("a"), pair("b")]), &name).await.unwrap();
+    let mut expected = before.clone().unwrap_or_else(|| json!({}));
+    (expected["a"], expected["b"]) = (json!("value"), json!("value"));
+    assert_eq!(annotations().await, Some(expected));
+    let unset = set(|config| config.unset_annotations = vec!["a".to_owned(), "b".to_owned()]);
+    cache.edit(&name, &unset, &name).await.unwrap();
+    assert_eq!(annotations().await, before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -171,6 +210,8 @@ async fn what_no_image_can_have_is_refused() {
         (set(|config| config.env = vec![("A=B".into(), String::new())]), EditFault::EnvName("A=B".into())),
         (set(|config| config.unset_env = vec![String::new()]), EditFault::EnvName(String::new())),
         (set(|config| config.labels = vec![(String::new(), "a".into())]), EditFault::Label),
+        (set(|config| config.annotations = vec![(String::new(), "a".into())]), EditFault::Annotation),
+        (set(|config| config.unset_ports = vec!["web".into()]), EditFault::Port("web".into())),
         (set(|config| config.ports = vec!["0".into()]), EditFault::Port("0".into())),
         (set(|config| config.ports = vec!["65536".into()]), EditFault::Port("65536".into())),
         (set(|config| config.ports = vec!["80/icmp".into()]), EditFault::Port("80/icmp".into())),
@@ -208,6 +249,9 @@ async fn a_docker_image_stays_one() {
     edit.layers = vec![new_layer(&samples::zstd(&[&tar()])).await.unwrap()];
     let error = refused(&images, &edit).await;
     assert_eq!(error.detail(), Some(&EditFault::DockerZstd("new.tar".into())), "{error}");
+    let edit = set(|config| config.annotations = vec![("a".into(), "b".into())]);
+    let error = refused(&images, &edit).await;
+    assert_eq!(error.detail(), Some(&EditFault::DockerAnnotation), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
