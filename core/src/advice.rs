@@ -67,7 +67,7 @@ pub enum Advice {
     #[error("the images are complete: load them without what refers to them (`LoadOptions::referrers`)")]
     LeaveReferrers,
     /// Load first what a delta archive was made against.
-    #[error("the archive was made against {}: load that first", bases.join(", "))]
+    #[error("the archive was made against {}: load that first, and then the archive", bases.join(", "))]
     LoadBase {
         /// What that was, in the words of the archive.
         bases: Vec<String>,

@@ -13,7 +13,7 @@ use self::ends::{Counts, Ends};
 use self::engine::Copier;
 use crate::manifest::RawManifest;
 use crate::registry::{ImageRegistry, PushSession};
-use crate::{Descriptor, Digest, Error, Reference, Result, reference};
+use crate::{Advice, Descriptor, Digest, Error, ErrorKind, Reference, Result, reference};
 
 pub use self::options::{Copied, CopyFault, CopyJob, CopyOptions, Platforms, Sparse};
 
@@ -54,7 +54,19 @@ pub async fn copy_all(
 ) -> Result<Vec<Copied>> {
     let operation = options.progress.operation();
     let options = &CopyOptions { progress: operation.progress().clone(), ..options.clone() };
-    operation.end(Box::pin(copying(from, jobs, to, options, &[])).await)
+    let copied = match Box::pin(copying(from, jobs, to, options, &[])).await {
+        Err(e) if *e.kind() == ErrorKind::NotFound => Err(against(from, e).await),
+        copied => copied,
+    };
+    operation.end(copied)
+}
+
+/// The error of content that is not there, with what a delta leaves it to.
+async fn against(from: &dyn ImageRegistry, error: Error) -> Error {
+    match from.bases().await {
+        Ok(bases) if !bases.is_empty() => error.with_advice(Advice::LoadBase { bases }),
+        _ => error,
+    }
 }
 
 /// As [`copy`], without some documents that the index lists, and that are not in the source.

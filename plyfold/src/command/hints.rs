@@ -64,7 +64,9 @@ fn worded(advice: &Advice) -> String {
                 "`plyfold inspect --remote {image}` shows the digest; deleting that takes all tags of it along"
             );
         }
-        Advice::FreeSpace => "the disk is full: free some space, or point --store or --out elsewhere",
+        Advice::FreeSpace => {
+            "the disk is full: free some space, or choose another place: --store, --out, the target"
+        }
         Advice::GiveCredentials { registry } => {
             return format!("`plyfold login {registry}` stores them, or pass -o username=… -o password=…");
         }
@@ -73,7 +75,10 @@ fn worded(advice: &Advice) -> String {
             "the images are complete: --no-referrers loads them without what refers to them"
         }
         Advice::LoadBase { bases } => {
-            return format!("the archive was made against {}: `plyfold load` that first", bases.join(", "));
+            return format!(
+                "the archive was made against {}: `plyfold load` that first, and then the archive",
+                bases.join(", ")
+            );
         }
         Advice::Pull { image } => return format!("`plyfold pull {image}` fetches it"),
         Advice::PushPart => {

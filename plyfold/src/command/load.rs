@@ -12,7 +12,7 @@ use super::size::Size;
 use super::terminal::table;
 use crate::blocking::blocking;
 use crate::images::Spooled;
-use crate::{Digest, Error, ListedImage, LoadOptions, LoadedImage, Reference, Result, digest};
+use crate::{Digest, Error, ListedImage, LoadOptions, LoadedImage, Reference, Result, digest, printable};
 
 pub(crate) async fn load(session: &Session, options: Load) -> Result<()> {
     let (archive, _spooled) = opened(session, &options).await?;
@@ -70,6 +70,11 @@ async fn opened(session: &Session, options: &Load) -> Result<(String, Option<Spo
             (format!("oci:{path}"), None)
         }
         path if !session.context.backends.knows(path) => (format!("docker-archive:{path}"), None),
+        uri if session.context.image(uri)?.is_remote(&session.context.backends) => {
+            let error =
+                Error::config("this is a registry, and `load` uses no network").with_image(printable(uri));
+            return Err(error.with_hint("`plyfold pull` fetches an image of a registry"));
+        }
         uri => (uri.to_owned(), None),
     })
 }

@@ -278,6 +278,7 @@ fn failures() {
         "pull oci:examples/sample --platform linux/s390x",
         "pull oci:examples/sample --platform linux/s390x --json",
         "load {}/nope.tar",
+        "load registry:localhost:1/org/app:1",
         "layer {}/nope.tar --out {}/layer.erofs",
         "disk --size 64M --out {}/nope/disk.ext4",
         // Corrupt.

@@ -46,6 +46,7 @@ fn runs_are_as_they_were() {
         place.run("load {}/into.tar --list"),
         place.run("load {}/same.tar --store {}/other -q --platform linux/amd64"),
         place.run("load {}/delta.tar --store {}/third -q --platform linux/amd64"),
+        place.run("copy oci-archive:{}/delta.tar:localhost/sample:latest oci:{}/third:1 -q --platform linux/amd64"),
     ]
     .concat();
     baseline::check("plyfold/tests/it/runs/save.txt", text.as_bytes());
