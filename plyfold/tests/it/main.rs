@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod any_cache;
+mod archive_memory;
 mod attested;
 mod baseline;
 mod command;
