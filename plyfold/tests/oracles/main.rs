@@ -33,6 +33,7 @@ mod read_only;
 #[expect(dead_code, reason = "shared with the tests of that backend, which use all of it")]
 mod registry;
 mod runtime;
+mod signatures;
 mod snapshots;
 mod verified_mounts;
 mod verity;
@@ -70,6 +71,7 @@ use power::{
 };
 use read_only::{a_store_of_someone_else_is_used, a_store_on_a_read_only_mount_is_used};
 use runtime::runtime_specs_are_those_of_umoci;
+use signatures::cosign_verifies_what_was_saved_and_loaded;
 use snapshots::{
     a_loaded_snapshot_is_what_was_saved, skopeo_carries_a_snapshot,
     snapshots_are_the_same_on_every_file_system,
@@ -138,6 +140,7 @@ oracle_tests! {
         Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::FSCK_EROFS, MKFS_EROFS
     ];
     skopeo_copies_native_layers needs [Need::SKOPEO];
+    cosign_verifies_what_was_saved_and_loaded needs [Need::COSIGN, Need::ORAS, DOCKER_REGISTRY];
     a_loaded_snapshot_is_what_was_saved needs [
         Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::E2FSCK, Need::QEMU_IMG
     ];
