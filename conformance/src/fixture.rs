@@ -11,10 +11,10 @@ use plyfold_core::copy::{CopyOptions, copy};
 use plyfold_core::edit::Edit;
 use plyfold_core::save::{ArchiveForm, SaveOptions};
 use plyfold_core::{
-    Attestation, Blob, BlobRange, CacheProvider, CacheProviderExt, Descriptor, Digest, FlatOptions,
-    ImageAttestations as _, ImageRegistry, ImageRegistryExt as _, ImageSource, ImageSourceExt,
+    Attestation, Blob, BlobRange, CacheProvider, CacheProviderExt, Descriptor, Digest, FlatImage,
+    FlatOptions, ImageAttestations as _, ImageRegistry, ImageRegistryExt as _, ImageSource, ImageSourceExt,
     ImageSourceTars as _, LoadOptions, Loaded, Opened, Platform, PullOptions, PullResult, Reference,
-    RegistrySource, Result,
+    RegistrySource, Result, blocking,
 };
 
 use crate::samples::Sample;
@@ -278,6 +278,12 @@ pub trait Client: Debug + Send + Sync {
             layers.push(self.layer(source, index).await?);
         }
         stacked(layers)
+    }
+
+    /// The root file system of an image as the tree that formats are made from.
+    async fn merged(&self, source: &dyn ImageSource) -> Result<Vec<TreeLine>> {
+        let image = FlatImage::of(source, &FlatOptions::default()).await?;
+        blocking::alone("merged tree", move |stop| crate::tree::merged(&image.tree(stop)?)).await
     }
 
     /// The root file system of an image as one tar.

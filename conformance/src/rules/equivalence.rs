@@ -6,9 +6,13 @@ use std::io::Read as _;
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 use plyfold_core::memory::MemoryRegistry;
-use plyfold_core::{BlobRange, Descriptor, ErrorKind, ImageRegistry, ImageSourceExt, Opened, Reference};
+use plyfold_core::{
+    BlobRange, Descriptor, Digest, ErrorKind, ImageRegistry, ImageSourceExt, MediaType, Opened, RawManifest,
+    Reference, digest,
+};
 
 use super::probe::{NAME, assert_kind, at, carried, of_tag, open, read, sound};
+use super::pushes::push;
 use crate::fixtures::fill;
 use crate::rule::{not_judged, rules};
 use crate::samples::{self, Sample, SampleBlob};
@@ -25,6 +29,11 @@ rules! {
         "what comes out of a backend and goes into the same medium again comes out as it was",
     "X 101" flattened_tar_identical:
         "the root file system of an image is the same tree and the same tar from every backend",
+    "X 102" materialised_trees_are_the_same:
+        "the tree that every format is made from is that of the layers, and the same from every backend",
+    "X 103" derived_and_overridden_methods_agree:
+        "what a backend does in a shorter way ends as the longer way does: a resolved name is that of the manifest, a blob \
+         that is said to be there can be read, a name of several is the one that is set alone",
     "X 105" multi_image_archive_enumerates_and_selects:
         "of several images in one medium each is listed once, by its names or, without one, by its digest, and each \
          of these opens it",
@@ -48,10 +57,12 @@ async fn same_descriptor_manifest_config_layers(fixture: &dyn Fixture) {
                 );
                 let content = sound(read(source.blob(layer, BlobRange::FULL).await).await);
                 if fixture.fidelity() == Fidelity::Exact {
-                    let of = |layer: &Descriptor| {
-                        (layer.media_type().clone(), layer.digest().clone(), layer.size())
-                    };
-                    assert_eq!(of(layer), of(&expected.descriptor), "{}: layer {index}", sample.name);
+                    assert_eq!(
+                        described(layer),
+                        described(&expected.descriptor),
+                        "{}: layer {index}",
+                        sample.name
+                    );
                     assert!(Some(&content) == sample.blob(layer.digest()), "{}: layer {index}", sample.name);
                 }
                 assert!(inflated(&content) == expected.tar, "{}: tar of layer {index}", sample.name);
@@ -214,6 +225,82 @@ async fn flattened_tar_identical(fixture: &dyn Fixture) {
     trees.dedup();
     tars.dedup();
     assert_eq!((trees.len(), tars.len()), (1, 1), "one tree and one tar, however its layers are packed");
+}
+
+async fn materialised_trees_are_the_same(fixture: &dyn Fixture) {
+    for sample in carried(fixture).iter().filter(|sample| !sample.images.is_empty()) {
+        let subject = open(fixture, sample).await;
+        let memory = MemoryRegistry::new("reference");
+        let original = FixtureImage::new(NAME, sample);
+        fill(&memory, &original);
+        for image in &sample.images {
+            let merged = sound(subject.client.merged(&*sound(subject.image(&image.platform).await)).await);
+            let platform = sound(image.platform.parse());
+            let source = sound(CoreClient.image(&memory, &original.reference, &platform).await);
+            let shown = format!("{} for {}", sample.name, image.platform);
+            assert_eq!(merged, sound(CoreClient.tree(&*source).await), "{shown}: tree and layers");
+            assert_eq!(merged, sound(CoreClient.merged(&*source).await), "{shown}: two backends");
+        }
+    }
+}
+
+async fn derived_and_overridden_methods_agree(fixture: &dyn Fixture) {
+    for sample in carried(fixture) {
+        let subject = open(fixture, &sample).await;
+        let (registry, name) = (&*subject.registry, subject.reference());
+        let top = sound(registry.manifest(name).await);
+        for asked in [name.clone(), at(name, top.digest())] {
+            let (short, long) = (registry.resolve(&asked).await, registry.manifest(&asked).await);
+            assert_eq!(described(&sound(short)), described(sound(long).descriptor()), "{asked}");
+        }
+        let absent = digest::sha256(b"what no sample has");
+        for asked in [of_tag(name, name.repository(), "absent"), at(name, &absent)] {
+            assert_kind(registry.manifest(&asked).await, &ErrorKind::NotFound);
+            assert_kind(registry.resolve(&asked).await, &ErrorKind::NotFound);
+        }
+        let absent = Descriptor::new(MediaType::ImageLayer, 1, absent);
+        for blob in sample
+            .blobs
+            .iter()
+            .filter(|blob| !blob.is_manifest())
+            .map(|blob| &blob.descriptor)
+            .chain([&absent])
+        {
+            if sound(registry.has_blob(name, blob).await) {
+                sound(read(registry.blob(name, blob, BlobRange::FULL).await).await);
+            }
+        }
+        assert!(registry.push_concurrency() <= registry.concurrency(), "{name}");
+    }
+    let subject = open(fixture, &samples::zstandard()).await;
+    let (registry, own) = (&*subject.registry, subject.reference());
+    let sample = samples::image();
+    let raw = sound(RawManifest::new(sample.top_bytes().clone(), Some(sample.top.media_type())));
+    let names = ["alone", "listed", "whole"].map(|tag| of_tag(own, own.repository(), tag));
+    let of = |at: usize| [(names[at].clone(), raw.clone())];
+    if !registry.capabilities().push {
+        assert_kind(registry.push_manifest(&names[0], &raw).await, &ErrorKind::Unsupported);
+        assert_kind(registry.push_names(&of(1)).await, &ErrorKind::Unsupported);
+        return;
+    }
+    for blob in sample.blobs.iter().filter(|blob| !blob.is_manifest()) {
+        push(registry, &names[0], &sample, &blob.descriptor).await;
+    }
+    sound(registry.push_manifest(&names[0], &raw).await);
+    sound(registry.push_names(&of(1)).await);
+    let sparse = registry.capabilities().sparse;
+    if sparse {
+        sound(registry.push_sparse(&of(2), &[]).await);
+    }
+    for name in &names[..if sparse { 3 } else { 2 }] {
+        assert!(sound(registry.manifest(name).await).bytes() == sample.top_bytes(), "{name}");
+        assert_eq!(described(&sound(registry.resolve(name).await)), described(raw.descriptor()), "{name}");
+    }
+}
+
+/// What a descriptor has to agree in.
+fn described(of: &Descriptor) -> (MediaType, Digest, u64) {
+    (of.media_type().clone(), of.digest().clone(), of.size())
 }
 
 /// What a registry holds of a sample, as a sample.

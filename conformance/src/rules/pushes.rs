@@ -31,6 +31,9 @@ rules! {
     "X 275" a_subset_is_sparse_or_rewritten:
         "of some platforms of an index the attestations come as well; the index keeps its digest, where the backend takes such \
          an index, or is one of what is copied, or the copy is refused",
+    "X 276" referrers_and_cosign_tags_travel:
+        "a copy with referrers brings what refers to an image, and what cosign keeps under a tag, to where both are found by \
+         the image's digest again; where they cannot be listed it is refused, and nothing has the name",
     "X 280" referrers_pushed_together_are_all_listed:
         "what is pushed together, each with a subject, is listed by the subjects, once, beside what was listed before",
 }
@@ -227,6 +230,43 @@ fn attested() -> (MemoryRegistry, Reference, [Descriptor; 3]) {
     origin.insert_manifest(&image, kind, raw.digest(), raw.bytes().clone());
     let listed: [Descriptor; 3] = raw.references().try_into().expect("the index lists three");
     (origin, image, listed)
+}
+
+async fn referrers_and_cosign_tags_travel(fixture: &dyn Fixture) {
+    let (origin, image, sample) =
+        (MemoryRegistry::new("origin"), sound(reference::parse(NAME)), samples::image());
+    fill(&origin, &FixtureImage::new(NAME, &sample));
+    let refers = samples::subject();
+    for blob in refers.blobs.iter().filter(|blob| !blob.is_manifest()) {
+        push(&origin, &image, &refers, &blob.descriptor).await;
+    }
+    let first = sound(RawManifest::new(refers.top_bytes().clone(), Some(refers.top.media_type())));
+    let referrer = noted(&first, "of the image", &sample.top);
+    sound(origin.push_manifest(&at(&image, referrer.digest()), &referrer).await);
+    let signature = noted(&first, "a signature", first.subject().expect("the sample has a subject"));
+    let tag = format!("{}.sig", sample.top.digest().as_ref().replace(':', "-"));
+    let tagged = |name: &Reference| of_tag(name, name.repository(), &tag);
+    sound(origin.push_manifest(&tagged(&image), &signature).await);
+
+    let subject = open(fixture, &samples::zstandard()).await;
+    let (registry, name) = (&*subject.registry, subject.reference());
+    let target = of_tag(name, name.repository(), "copied");
+    let options = CopyOptions { referrers: true, ..CopyOptions::default() };
+    let copied = subject.client.copy_part(&origin, &image, registry, &target, &options).await;
+    let can = registry.capabilities();
+    if !can.push || !can.referrers {
+        assert_kind(copied, &ErrorKind::Unsupported);
+        assert_kind(registry.manifest(&target).await, &ErrorKind::NotFound);
+        return;
+    }
+    assert_eq!(sound(copied).digest(), sample.top.digest());
+    let listed = sound(registry.referrers(&target, sample.top.digest(), None).await);
+    assert_eq!(listed.iter().map(Descriptor::digest).collect::<Vec<_>>(), [referrer.digest()]);
+    assert!(sound(registry.manifest(&at(&target, referrer.digest())).await).bytes() == referrer.bytes());
+    assert!(
+        sound(registry.manifest(&tagged(&target)).await).bytes() == signature.bytes(),
+        "under cosign's tag"
+    );
 }
 
 async fn referrers_pushed_together_are_all_listed(fixture: &dyn Fixture) {

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::io::Cursor;
 
 use plyfold_core::layer::{DataExtent, Entry, EntryKind, FileKind, LayerOptions, LayerTar, Metadata};
-use plyfold_core::tree::{Kind, LayerTreeBuilder, NodeId, Tree};
+use plyfold_core::tree::{Kind, LayerTreeBuilder, MergedTree, NodeId, Tree};
 use plyfold_core::{Error, Result, printable};
 
 use self::line::escaped;
@@ -92,6 +92,22 @@ pub fn stacked(layers: Vec<Vec<LayerEntry>>) -> Result<Vec<TreeLine>> {
 /// # Errors
 /// Those of `content`.
 pub fn lines<C>(tree: &Tree<C>, mut content: impl FnMut(&C, u64) -> Result<String>) -> Result<Vec<TreeLine>> {
+    lines_by_node(tree, |_, place, size| content(place, size))
+}
+
+/// An image's tree as text, with the content of its files.
+///
+/// # Errors
+/// Those of [`MergedTree::read_at`].
+pub fn merged(image: &MergedTree) -> Result<Vec<TreeLine>> {
+    let content = |id, size| ContentText::read(size, |offset, buffer| image.read_at(id, offset, buffer));
+    lines_by_node(image.tree(), |id, _, size| content(id, size))
+}
+
+fn lines_by_node<C>(
+    tree: &Tree<C>,
+    mut content: impl FnMut(NodeId, &C, u64) -> Result<String>,
+) -> Result<Vec<TreeLine>> {
     let mut first_names: HashMap<NodeId, String> = HashMap::new();
     let mut lines = Vec::new();
     for (path, id) in tree.walk() {
@@ -102,7 +118,7 @@ pub fn lines<C>(tree: &Tree<C>, mut content: impl FnMut(&C, u64) -> Result<Strin
             (None, Kind::CharDevice { major, minor }) => format!("char {major}:{minor}"),
             (None, Kind::Directory(_)) => "dir".to_owned(),
             (None, Kind::Fifo) => "fifo".to_owned(),
-            (None, Kind::File { size, content: place }) => format!("file {}", content(place, *size)?),
+            (None, Kind::File { size, content: place }) => format!("file {}", content(id, place, *size)?),
             (None, Kind::Socket) => "socket".to_owned(),
             (None, Kind::Symlink { target }) => format!("-> {}", printable(&String::from_utf8_lossy(target))),
         };

@@ -24,10 +24,12 @@ use super::registry::break_answer;
 pub(super) enum Fault {
     ArtifactsAsImages,
     BlobNotVerified,
+    BlobsClaimed,
     BlobsReadTwice,
     CapabilitiesLie,
     ChildNotVerified,
     CopyReserialises,
+    CosignTagsLost,
     DelayLost,
     DiffIdIgnored,
     ErrorsEndTheLayer,
@@ -305,6 +307,10 @@ impl ImageRegistry for BrokenRegistry {
         }
         let blob = if self.fault == Fault::PushUnverified { blob.unverified() } else { blob };
         self.inner.push_blob(reference, blob).await
+    }
+
+    async fn has_blob(&self, reference: &Reference, blob: &Descriptor) -> Result<bool> {
+        Ok(self.fault == Fault::BlobsClaimed || self.inner.has_blob(reference, blob).await?)
     }
 
     async fn mount_blob(&self, reference: &Reference, blob: &Descriptor, from: &Reference) -> Result<bool> {

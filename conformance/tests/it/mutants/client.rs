@@ -106,6 +106,13 @@ impl Client for BrokenClient {
         stacked(all)
     }
 
+    async fn merged(&self, source: &dyn ImageSource) -> Result<Vec<TreeLine>> {
+        match self.fault {
+            Fault::WhiteoutsIgnored => self.tree(source).await,
+            _ => CoreClient.merged(source).await,
+        }
+    }
+
     async fn flat_tar(&self, source: &dyn ImageSource) -> Result<Vec<u8>> {
         let tar: Vec<_> = self.flat_reader(source).await?.try_collect().await?;
         let tar = tar.concat();
@@ -215,6 +222,11 @@ impl Client for BrokenClient {
             options.sparse = Sparse::Rewrite;
         }
         let sound = CoreClient.copy_part(from, image, to, target, &options).await?;
+        if self.fault == Fault::CosignTagsLost && options.referrers {
+            let tag = format!("{}.sig", sound.digest().as_ref().replace(':', "-"));
+            let (host, repository) = (target.registry().to_owned(), target.repository().to_owned());
+            to.delete(&Reference::with_tag(host, repository, tag)).await?;
+        }
         if self.fault != Fault::SubsetForgetsAttestations || options.sparse != Sparse::Rewrite {
             return Ok(sound);
         }

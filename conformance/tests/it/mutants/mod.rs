@@ -71,6 +71,8 @@ const REGISTRY: &[(&str, &[Fault])] = &[
     ("X 99", &[Fault::CopyReserialises, Fault::PushReserialises]),
     ("X 100", &[Fault::PushReserialises]),
     ("X 101", &[Fault::WhiteoutsIgnored, Fault::FlatTarUnstable]),
+    ("X 102", &[Fault::WhiteoutsIgnored]),
+    ("X 103", &[Fault::BlobsClaimed, Fault::PushReserialises, Fault::ResolvesElsewhere]),
     ("X 105", &[Fault::NamesHidden, Fault::TagsMixed, Fault::UntaggedHidden]),
     ("E 108", &[Fault::ErrorsSwallowed]),
     ("E 109", &[Fault::DelayLost]),
@@ -86,6 +88,7 @@ const REGISTRY: &[(&str, &[Fault])] = &[
     ("X 269", &[Fault::ReferrersUnlisted]),
     ("X 274", &[Fault::NamesOneByOne]),
     ("X 275", &[Fault::SubsetForgetsAttestations, Fault::SubsetLosesItsDigest]),
+    ("X 276", &[Fault::CosignTagsLost, Fault::ReferrersUnlisted]),
     ("X 280", &[Fault::ReferrersLost]),
 ];
 
