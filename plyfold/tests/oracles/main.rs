@@ -26,6 +26,7 @@ mod in_use;
 mod inspected;
 mod modes;
 mod native;
+mod offline;
 mod packages;
 mod power;
 mod read_only;
@@ -63,6 +64,7 @@ use inspected::{
 };
 use modes::another_user_reads_every_file_of_a_set;
 use native::{layers_of_mkfs_are_used_as_they_are, skopeo_copies_native_layers};
+use offline::archives_come_and_go_without_a_network;
 use packages::git_makes_the_same_tree_of_a_package;
 use power::{
     a_set_is_old_or_new_after_a_power_cut, a_set_is_whole_after_a_power_cut_on_ext4,
@@ -140,6 +142,7 @@ oracle_tests! {
         Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::FSCK_EROFS, MKFS_EROFS
     ];
     skopeo_copies_native_layers needs [Need::SKOPEO];
+    archives_come_and_go_without_a_network needs [Need::Tracing];
     cosign_verifies_what_was_saved_and_loaded needs [Need::COSIGN, Need::ORAS, DOCKER_REGISTRY];
     a_loaded_snapshot_is_what_was_saved needs [
         Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::E2FSCK, Need::QEMU_IMG
