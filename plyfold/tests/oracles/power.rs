@@ -127,10 +127,11 @@ pub(crate) fn single_files_are_whole_after_a_power_cut() -> Verdict {
     let tar = scene.path("layer.tar");
     tar_of_sample(&tar)?;
     let tar = tar.display().to_string();
-    let verbs: [&[&str]; 3] = [
+    let verbs: [&[&str]; 4] = [
         &["layer", &tar, "--out"],
         &["disk", "--size", "64M", "--out"],
         &["export", "localhost/sample", "--platform", "linux/amd64", "--out"],
+        &["save", "localhost/sample", "--platform", "linux/amd64", "--out"],
     ];
     for file_system in ["ext4", "xfs"] {
         let disk = PowerDisk::new(file_system, 1 << 30)?;
@@ -150,6 +151,28 @@ pub(crate) fn single_files_are_whole_after_a_power_cut() -> Verdict {
             mounted.unmount()?;
         }
         hash_trees_are_whole(&scene, &disk, Path::new(&tar))?;
+        archives_have_the_names_that_were_set(&scene, &disk)?;
+    }
+    Ok(())
+}
+
+/// An archive that gets an image, and one more: after each, it is what it is on a disk that has power.
+fn archives_have_the_names_that_were_set(scene: &Scene, disk: &PowerDisk) -> Verdict {
+    let expected = tempfile::tempdir()?;
+    for tag in ["1", "2"] {
+        let mounted = disk.mount()?;
+        for folder in [expected.path(), mounted.path()] {
+            let target = format!("oci-archive:{}:app:{tag}", folder.join("pushed.tar").display());
+            let push = scene.plyfold(&scene.path("store")).args(["push", "localhost/sample", &target]);
+            push.args(["--platform", "linux/amd64"]).success()?;
+        }
+        PowerDisk::cut(&mounted)?;
+        mounted.unmount()?;
+        let mounted = disk.mount()?;
+        let wanted = fs::read(expected.path().join("pushed.tar"))?;
+        let is_whole = fs::read(mounted.path().join("pushed.tar")).is_ok_and(|found| found == wanted);
+        assert!(is_whole, "the archive has not what was pushed as {tag}");
+        mounted.unmount()?;
     }
     Ok(())
 }
