@@ -1,6 +1,7 @@
 //! Damaged inputs, at random, for a number of seconds of CPU time: no reader panics, takes more memory or time than its
 //! bounds, or yields an internal error. An input follows from its number alone, so that what was found can be made again.
 
+mod archives;
 mod corpus;
 mod gpt;
 mod mutate;

@@ -17,7 +17,7 @@ use plyfold_vmdk::{Descriptor, FlatDisk, SparseDisk, VmdkStream};
 
 use super::mutate::{Random, mutate};
 use super::outcome::{Outcome, of, refused};
-use super::{corpus, gpt};
+use super::{archives, corpus, gpt};
 use crate::measure::Result;
 
 /// Bytes of files that are read of one input.
@@ -29,11 +29,15 @@ pub(super) struct Target {
     judge: fn(&[u8]) -> Outcome,
 }
 
-pub(super) const NAMES: &str = "disk, erofs, ext4, gpt, merge, sparse, tar, verity, vmdk";
+pub(super) const NAMES: &str = "archive, disk, erofs, ext4, gpt, merge, sparse, statement, tar, verity, vmdk";
 
 pub(super) fn target(name: &str) -> Result<Target> {
     let of = |corpus, judge| Target { corpus, judge };
     Ok(match name {
+        "archive" => of(
+            Corpus { sum: Some(archives::sums), ..Corpus::of(archives::archives(), vec![0..4096]) },
+            archives::archive,
+        ),
         "disk" => of(Corpus { hot: vec![1024..1200, 1152..1800], ..merged()? }, disk),
         "erofs" => of(
             Corpus { sum: Some(erofs_sum), ..Corpus::of(corpus::erofs()?, vec![1024..1152, 1152..8192]) },
@@ -51,6 +55,7 @@ pub(super) fn target(name: &str) -> Result<Target> {
             of(Corpus { sum: Some(erofs_sum), ..Corpus::of(layers()?, vec![1024..1152, 1152..8192]) }, merge)
         }
         "sparse" => of(Corpus::of(sparse_disks()?, vec![0..512, 512..1536]), sparse),
+        "statement" => of(Corpus::of(archives::statements()?, vec![]), archives::statement),
         "tar" => of(Corpus::of(small_tars(), vec![0..4096, 0..20_000]), tar),
         "verity" => of(Corpus::of(trees()?, vec![]), verity),
         "vmdk" => of(Corpus::of(descriptors(), vec![]), vmdk),
