@@ -35,7 +35,7 @@ pub(super) fn target(name: &str) -> Result<Target> {
     let of = |corpus, judge| Target { corpus, judge };
     Ok(match name {
         "archive" => of(
-            Corpus { sum: Some(archives::sums), ..Corpus::of(archives::archives(), vec![0..4096]) },
+            Corpus { sum: Some(archives::sums), ..Corpus::of(archives::archives(), vec![0..512, 0..4096]) },
             archives::archive,
         ),
         "disk" => of(Corpus { hot: vec![1024..1200, 1152..1800], ..merged()? }, disk),
