@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use plyfold_conformance::samples;
+use plyfold_core::cache::list_images;
 use plyfold_core::{
     CacheProvider as _, CacheProviderExt as _, CopyOptions, Descriptor, ErrorKind, ImageRegistry as _,
     LoadOptions, MediaType, Opened, RawManifest, copy, reference,
@@ -128,6 +129,42 @@ async fn many_referrers_are_read_and_listed_once() {
         assert_eq!(written.count("index.json"), 2, "chain: {is_chain}");
         let last = reference::by_digest(&target, all[COUNT].digest());
         assert_eq!(copied.manifest(&last).await.unwrap().bytes(), all[COUNT].bytes());
+    }
+}
+
+/// What refers to an image that is there is no image by itself: it is not listed as one, and does not come when what refers to
+/// images is left out. Chosen by its digest it does.
+#[tokio::test]
+async fn referrers_without_a_name_are_no_images() {
+    for is_chain in [false, true] {
+        let folder = TempDir::new().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        let all = layout(&from, 3, is_chain);
+        // As cosign names them.
+        let mut index: Value = serde_json::from_slice(&fs::read(from.join("index.json")).unwrap()).unwrap();
+        let mut entry = serde_json::to_value(all[1].descriptor()).unwrap();
+        let tag = format!("{}.sig", all[0].digest().as_ref().replacen(':', "-", 1));
+        entry["annotations"] = json!({ "org.opencontainers.image.ref.name": tag });
+        index["manifests"].as_array_mut().unwrap().push(entry);
+        fs::write(from.join("index.json"), index.to_string()).unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+        let open =
+            |reference| Opened { registry: Box::new(Layout::new(&from, Config::default())), reference };
+        let listed = list_images(&open(None)).await.unwrap();
+        let names: Vec<_> = listed.iter().map(|image| image.reference.whole()).collect();
+        assert_eq!(names.iter().filter(|name| name.contains('@')).count(), 0, "{names:?}");
+        let store = Store::open(&to).unwrap();
+        let without = LoadOptions { referrers: false, ..LoadOptions::default() };
+        let loaded = store.image_load(&open(None), &without).await.unwrap();
+        let names: Vec<_> = loaded.iter().map(|loaded| loaded.reference.whole()).collect();
+        assert_eq!(names, ["localhost/from:1"]);
+        assert_eq!(store.list().await.unwrap().len(), 1);
+        for raw in &all[1..] {
+            assert_eq!(store.stat(raw.digest()).await.unwrap(), None, "a referrer");
+        }
+        let one = open(Some(reference::by_digest(&name("localhost/from:1"), all[2].digest())));
+        let loaded = store.image_load(&one, &without).await.unwrap();
+        assert_eq!(loaded[0].descriptor.digest(), all[2].digest());
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::LoadOptions;
+use super::beside::is_beside;
 use crate::backend::Opened;
 use crate::manifest::{Document, RawManifest, is_document, limits};
 use crate::registry::PushSession;
@@ -33,13 +34,17 @@ pub async fn list_images(from: &Opened) -> Result<Vec<ListedImage>> {
     }
     let mut listed = Vec::with_capacity(names.len());
     for name in names {
-        listed.push(image(from, &name).await.map_err(|e| e.with_image(&name))?);
+        listed.extend(image(from, &name).await.map_err(|e| e.with_image(&name))?);
     }
     Ok(listed)
 }
 
-async fn image(from: &Opened, name: &Reference) -> Result<ListedImage> {
+/// `None` for what comes with an image.
+async fn image(from: &Opened, name: &Reference) -> Result<Option<ListedImage>> {
     let top = select::raw(&from.registry, name).await?;
+    if from.reference.is_none() && is_beside(&*from.registry, name, &top).await? {
+        return Ok(None);
+    }
     let descriptor = top.descriptor().clone();
     let (mut platforms, mut size, mut known) = (BTreeSet::new(), descriptor.size(), HashSet::new());
     known.insert(descriptor.digest().clone());
@@ -67,7 +72,7 @@ async fn image(from: &Opened, name: &Reference) -> Result<ListedImage> {
         }
     }
     let platforms = platforms.into_iter().collect();
-    Ok(ListedImage { reference: name.clone(), descriptor, platforms, size })
+    Ok(Some(ListedImage { reference: name.clone(), descriptor, platforms, size }))
 }
 
 /// What an image is for, by the index that lists it or by its config; `None` for artifacts and attestations.

@@ -4,6 +4,7 @@ use std::collections::{HashSet, VecDeque};
 
 use futures_util::future::BoxFuture;
 
+use super::beside::is_beside;
 use super::options::LoadOptions;
 use crate::cache::{CacheProvider, MissingBlob, content};
 use crate::copy::Platforms;
@@ -120,6 +121,12 @@ impl<'a> Look<'a> {
         }
         let (from, at) = (self.ends.from, |e: Error| e.with_image(name));
         let raw = self.ends.retrying("manifest", || select::raw(from, name)).await.map_err(at)?;
+        let is_left_out = !self.options.referrers
+            && (reference::is_about_images(name) || is_beside(from, name, &raw).await.map_err(at)?);
+        // What was chosen by its name comes all the same.
+        if is_left_out && !self.cosign {
+            return Ok(());
+        }
         let chosen = match &self.options.platforms {
             Platforms::All => None,
             Platforms::Some(platforms) => Some(self.chosen(&raw, platforms).await.map_err(at)?),
