@@ -101,15 +101,25 @@ impl Contents {
     }
 }
 
-/// The blobs that images lead to, as far as they are there: what a [`SaveBase`](super::SaveBase) is made of.
+/// The blobs that images lead to, as far as they are there, and of a delta archive all of them: what a
+/// [`SaveBase`](super::SaveBase) is made of.
 ///
 /// # Errors
 /// Those of the images' registries.
 pub async fn content_of(images: &[SaveImage], options: &SaveOptions) -> Result<HashSet<Digest>> {
     let gathered = gather(images, options).await?;
     let mut there = HashSet::new();
+    let mut is_delta = Vec::with_capacity(images.len());
+    for image in images {
+        is_delta.push(!image.registry.bases().await.map_err(|e| e.with_image(&image.image))?.is_empty());
+    }
     for (blob, at) in gathered.blobs.into_values() {
         let image = &images[at];
+        // What has loaded a delta archive had the rest before.
+        if is_delta[at] {
+            there.insert(blob.digest().clone());
+            continue;
+        }
         // That it can be opened says that it is there.
         let range = crate::BlobRange::new(0, blob.size().min(1));
         let opened = image.registry.blob(&image.image, &blob, range).await;

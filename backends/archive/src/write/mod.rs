@@ -20,6 +20,7 @@ pub(crate) use publish::Change;
 use pushed::Pushed;
 
 mod content;
+mod delta;
 mod left;
 mod lists;
 mod part;

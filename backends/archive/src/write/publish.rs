@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, HashSet};
 use plyfold_core::blocking::Stop;
 use plyfold_core::layout_index::{LAYOUT, blob_name};
 use plyfold_core::manifest::limits;
-use plyfold_core::save::link_header;
+use plyfold_core::save::{DELTA, link_header};
 use plyfold_core::{Digest, Error, RawManifest, Reference, Result, reference};
 
 use super::content::{Content, Needs};
+use super::delta::Delta;
 use super::lists::Lists;
 use super::part::Part;
 use super::place::there_is;
@@ -69,12 +70,14 @@ pub(super) fn publish(part: &mut Part, change: &Change, config: &Config, stop: &
     if !is_changed && stored.is_empty() {
         return Ok(());
     }
+    let known: HashSet<String> = stored.iter().map(blob_name).collect();
+    let delta = old.as_ref().map_or(Ok(Delta::Kept), |old| Delta::of(old, &known))?;
     let mut tail = part.tail(stop)?;
     if let Some(old) = &old {
-        let known: HashSet<String> = stored.iter().map(blob_name).collect();
         for (name, kind) in old.members().sorted() {
             stop.check()?;
-            if REPLACED.contains(&name) || known.contains(name) {
+            let is_old_delta = name == DELTA && !matches!(delta, Delta::Kept);
+            if REPLACED.contains(&name) || known.contains(name) || is_old_delta {
                 continue;
             }
             match kind {
@@ -86,6 +89,9 @@ pub(super) fn publish(part: &mut Part, change: &Change, config: &Config, stop: &
     }
     for (name, bytes) in documents {
         tail.bytes(name, &bytes)?;
+    }
+    if let Delta::Rewritten(bytes) = delta {
+        tail.bytes(DELTA, &bytes)?;
     }
     tail.bytes("oci-layout", LAYOUT.as_bytes())?;
     tail.publish(there.as_ref())

@@ -9,8 +9,12 @@ use plyfold_conformance::{Fixture as _, FixtureImage};
 use plyfold_core::blocking::blocking;
 use plyfold_core::copy::{CopyOptions, copy};
 use plyfold_core::memory::MemoryRegistry;
-use plyfold_core::save::{ArchiveForm, Contents, SaveBase, SaveFault, SaveImage, SaveOptions, TarReader};
-use plyfold_core::{ErrorKind, ImageRegistryExt as _, ImageSourceExt as _, Opened, Result, reference};
+use plyfold_core::save::{
+    ArchiveForm, Contents, SaveBase, SaveFault, SaveImage, SaveOptions, TarReader, content_of,
+};
+use plyfold_core::{
+    ErrorKind, ImageRegistryExt as _, ImageSourceExt as _, Opened, Platforms, Result, Sparse, reference,
+};
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt as _;
 
@@ -100,6 +104,27 @@ async fn the_old_form_has_the_configs_and_the_expanded_layers() {
     assert_eq!(refused(samples::image(), referrers).await.detail(), Some(&SaveFault::Holds("referrers")));
     let one = SaveOptions { platforms: vec!["linux/arm64".parse().unwrap()], ..docker };
     saved(&[(NAME, &samples::index())], &one).await.unwrap();
+}
+
+/// An index of one image, whatever attests to it, is saved as that image.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_old_form_holds_the_only_image_of_an_index() {
+    let (sample, name) = (samples::attested(), reference::parse(NAME).unwrap());
+    let platforms = vec!["linux/amd64".parse().unwrap()];
+    let docker = SaveOptions { form: ArchiveForm::Docker, ..SaveOptions::default() };
+    let one = SaveOptions { platforms: platforms.clone(), ..docker.clone() };
+    let alone = saved(&[(NAME, &sample)], &one).await.unwrap();
+    let opened = Memory.open(&[FixtureImage::new(NAME, &sample)]).await;
+    let part = MemoryRegistry::new("part");
+    let options = CopyOptions {
+        platforms: Platforms::Some(platforms),
+        sparse: Sparse::Rewrite,
+        ..CopyOptions::default()
+    };
+    copy(&*opened.registry, &opened.references[0], &part, &name, &options).await.unwrap();
+    assert_eq!(part.fetch_index(&name).await.unwrap().manifests().len(), 2, "with its attestation");
+    let contents = Contents::of(vec![SaveImage::new(Box::new(part), name)], &docker).await.unwrap();
+    assert!(alone == read(contents.into_reader().unwrap()).await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -207,6 +232,34 @@ async fn a_delta_lists_what_it_lacks_and_keeps_documents_and_configs() {
         names.contains(&format!("blobs/{}", digest.as_ref().replace(':', "/")))
     };
     assert!(has(image.top.digest()) && has(image.images[0].config.digest()) && !has(&layer));
+}
+
+/// What is pushed into a delta archive is no longer what it lacks; and it is a base with what it lacks.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delta_that_gets_what_it_lacks_says_so() {
+    let image = samples::image();
+    let layers = image.images[0].layers.iter().map(|layer| layer.descriptor.digest().clone());
+    let tar = samples::LayerBuilder::new().file("other", 0o644, b"other").finish();
+    let other = samples::of_layers("other", &[tar]);
+    for more in [None, Some(&other)] {
+        let bases: Vec<_> = more.iter().flat_map(|sample| &sample.blobs).collect();
+        let bases = bases.into_iter().map(|blob| blob.descriptor.digest().clone()).chain(layers.clone());
+        let options = SaveOptions { since: vec![SaveBase::new("base", bases)], ..SaveOptions::default() };
+        let named: Vec<_> =
+            [(NAME, &image)].into_iter().chain(more.map(|sample| ("other:1", sample))).collect();
+        let (_folder, archive) = opened(&saved(&named, &options).await.unwrap());
+        let name = reference::parse(NAME).unwrap();
+        let delta = SaveImage::new(Box::new(archive.clone()), name.clone());
+        let content = content_of(&[delta], &SaveOptions::default()).await.unwrap();
+        assert!(layers.clone().all(|layer| content.contains(&layer)), "who has loaded it has its layers");
+        let from = Memory.open(&[FixtureImage::new(NAME, &image)]).await;
+        let options = CopyOptions::default();
+        copy(&*from.registry, &from.references[0], &archive, &name, &options).await.unwrap();
+        let bases = plyfold_core::ImageRegistry::bases(&archive).await.unwrap();
+        assert_eq!(bases.len(), usize::from(more.is_some()), "{bases:?}");
+        let back = MemoryRegistry::new("back");
+        copy(&archive, &name, &back, &name, &options).await.unwrap();
+    }
 }
 
 /// A blob that is not what its descriptor says is the last thing that a reader sees, and the archive has no end.
