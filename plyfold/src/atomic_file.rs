@@ -51,6 +51,23 @@ impl AtomicFile {
         Ok(created)
     }
 
+    /// As [`AtomicFile::create`], for content of the user's that is written again: a file that is replaced gives its mode to
+    /// the new one, unless the options say another.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn replace(target: &Path, options: FileOptions, stop: &Stop) -> Result<Self> {
+        let before = std::fs::symlink_metadata(target).ok().filter(std::fs::Metadata::is_file);
+        let before = before.map(|before| before.permissions().mode() & 0o777);
+        let created = Self::create(target, FileOptions { mode: options.mode.or(before), ..options }, stop)?;
+        if created.options.mode.is_some_and(|mode| mode | 0o700 == 0o700) {
+            // From the beginning, and not only at the end.
+            let given = created.file().set_permissions(Permissions::from_mode(0o600));
+            given.map_err(|e| created.failed("giving the output its mode", e))?;
+        }
+        Ok(created)
+    }
+
     /// As [`AtomicFile::create`], where nothing is at `target`: a file that comes there meanwhile is not replaced either.
     ///
     /// # Errors

@@ -32,7 +32,7 @@ impl Images {
     ) -> Result<u64> {
         let (flat, path) = (self.flat(image, options).await?, path.to_owned());
         let written = blocking(move |stop| {
-            let mut out = AtomicFile::create(&path, file, stop)?;
+            let mut out = AtomicFile::replace(&path, file, stop)?;
             flat.write(&mut out, stop)?;
             out.publish()
         });

@@ -33,7 +33,7 @@ impl Images {
     ) -> Result<u64> {
         let (contents, path) = (self.contents(images, options).await?, path.to_owned());
         blocking(move |stop| {
-            let mut out = AtomicFile::create(&path, file, stop)?;
+            let mut out = AtomicFile::replace(&path, file, stop)?;
             contents.write(&mut out, stop)?;
             out.publish()
         })

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -104,6 +105,30 @@ async fn the_old_form_keeps_the_config() {
     let source = other.source(loaded[0].image.as_ref().unwrap());
     let config = plyfold::ImageSourceExt::config(&source).await.unwrap();
     assert_eq!(config.descriptor().digest(), sample.images[0].config.digest());
+}
+
+/// As cp and a shell do it: who may read an archive does not change by writing it again.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_keeps_its_mode() {
+    let (folder, images) = stored(&samples::image()).await;
+    let path = folder.path().join("saved.tar");
+    let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
+    let save = async |file| images.save_to(&[NAME], &SaveOptions::default(), &path, file).await.unwrap();
+    save(FileOptions::default()).await;
+    for kept in [0o600, 0o664] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(kept)).unwrap();
+        save(FileOptions::default()).await;
+        assert_eq!(mode(), kept);
+        let image = images
+            .pull(NAME, plyfold::PullOptions { policy: plyfold::PullPolicy::Never, ..Default::default() });
+        images
+            .export_to(&image.await.unwrap(), &plyfold::FlatOptions::default(), &path, FileOptions::default())
+            .await
+            .unwrap();
+        assert_eq!(mode(), kept);
+    }
+    save(FileOptions { mode: Some(0o640), ..FileOptions::default() }).await;
+    assert_eq!(mode(), 0o640);
 }
 
 /// A delta is loaded over what it leaves out, and by itself it lacks that.
