@@ -61,6 +61,11 @@ impl Context {
         Image::parse(&resolved(image)?, &self.backends)?.in_repository(&self.backends)
     }
 
+    /// The name that an image is to have in the store, whatever is here; `None` for a place.
+    pub(crate) fn name(&self, image: &str) -> Result<Option<Reference>> {
+        Image::name(&resolved(image)?, &self.backends)
+    }
+
     /// Opens the backend that an image is in.
     pub(crate) async fn locate(&self, image: &str) -> Result<Opened> {
         self.backends.open(&self.image(image)?.uri(), &self.options).await

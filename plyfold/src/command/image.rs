@@ -32,6 +32,15 @@ impl Image {
         }
     }
 
+    /// A name without a scheme, also where a file or a directory is called so; `None` for what can only be a place.
+    pub(crate) fn name(image: &str, backends: &Backends) -> Result<Option<Reference>> {
+        if backends.knows(image) || Written::is_path(image) {
+            return Ok(None);
+        }
+        path::refuse_foreign(image, true)?;
+        if is_lone_host(image) { Err(no_repository(image)) } else { reference::parse(image).map(Some) }
+    }
+
     fn read(image: &str, backends: &Backends, is_target: bool) -> Result<Self> {
         let of_path = if is_target { Written::target } else { Written::source };
         if let Ok(location) = Location::parse(image)

@@ -83,10 +83,22 @@ impl<'a> Written<'a> {
     /// Arguments that cannot be a name in a registry.
     pub(crate) fn certain(word: &'a str) -> Option<Self> {
         let written = Self::split(word);
-        let path = written.path;
-        let begins = path.starts_with(['/', '.', '~']) || path.contains("/./") || path.contains("/../");
+        let begins = written.begins_as_path();
         let is_file = written.is_called(&ARCHIVES) || written.is_called(&FILES);
         (begins || is_file || written.is_folder()).then_some(written)
+    }
+
+    /// Whether it can only be a path, whatever is here.
+    pub(crate) fn is_path(word: &str) -> bool {
+        let whole = Written { word, path: word, image: None };
+        let path = word.split_once(':').map_or(word, |(path, _)| path);
+        whole.begins_as_path()
+            || word.ends_with('/')
+            || Written { word, path, image: None }.is_called(&ARCHIVES)
+    }
+
+    fn begins_as_path(&self) -> bool {
+        self.path.starts_with(['/', '.', '~']) || self.path.contains("/./") || self.path.contains("/../")
     }
 
     /// What is here under this path, an image by its looks, and may be meant as a name as well.

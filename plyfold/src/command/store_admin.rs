@@ -10,7 +10,6 @@ use crate::{
 use serde_json::{Value, json};
 
 use super::age::ago;
-use super::image::Image;
 use super::program;
 use super::progress::short;
 use super::session::Session;
@@ -107,12 +106,10 @@ pub(crate) fn show_named(
 
 /// A name in the store that an image is to have.
 pub(crate) fn new_name(session: &Session, name: &str) -> Result<Reference> {
-    match session.context.image(name)? {
-        Image::Name(name) if name.digest().is_none() => Ok(name),
-        Image::Name(_) => {
-            Err(Error::config("the new name must be a tag, not a digest").with_image(printable(name)))
-        }
-        Image::Uri(_) => {
+    match session.context.name(name)? {
+        Some(name) if name.digest().is_none() => Ok(name),
+        Some(_) => Err(Error::config("the new name must be a tag, not a digest").with_image(printable(name))),
+        None => {
             let error = Error::config("the target must be a name in the store, not a place")
                 .with_image(printable(name));
             Err(error.with_hint("write [HOST/]REPOSITORY:TAG; `plyfold push` copies to another place"))
