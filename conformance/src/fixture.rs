@@ -376,7 +376,7 @@ pub trait Client: Debug + Send + Sync {
         target: &Reference,
         options: &CopyOptions,
     ) -> Result<Descriptor> {
-        dyn_clone::clone_box(cache).push(name, registry, target, options).await
+        Ok(dyn_clone::clone_box(cache).push(name, registry, target, options).await?.descriptor)
     }
 }
 

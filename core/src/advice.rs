@@ -78,6 +78,14 @@ pub enum Advice {
         /// Its name.
         image: String,
     },
+    /// Pull the image for the platform, or choose one that is here.
+    #[error("pull the image for {platform}{}", Self::or_here(here))]
+    PullPlatform {
+        /// The one that was asked for.
+        platform: String,
+        /// Those that are here.
+        here: Vec<String>,
+    },
     /// Pull the rest of an image before it is pushed, or push a part of it.
     #[error("pull what is missing, or push one platform, or an index of what is here (`Sparse::Rewrite`)")]
     PushPart,
@@ -151,6 +159,11 @@ impl Advice {
             }
             _ => None,
         }
+    }
+
+    /// `; here it is for linux/amd64`.
+    fn or_here(here: &[String]) -> String {
+        if here.is_empty() { String::new() } else { format!("; here it is for {}", here.join(", ")) }
     }
 
     /// Such advice in the words of the library.

@@ -12,6 +12,7 @@ use crate::{
     Artifact, ArtifactHandle, ArtifactKey, Blob, BlobRange, Descriptor, Digest, Error, Reference, Result,
 };
 
+pub use absent::with_platforms_here;
 pub use buffer::BlobBuffer;
 pub use collect::{Collect, Collected, ImageUsage, Missed, PartialBlob, Usage};
 pub use content::MissingBlob;
@@ -31,6 +32,7 @@ pub use report::{Damage, DamagedPart, Remains, Verified, Verify};
 pub use target::CacheTarget;
 pub use verify::{KeptArtifact, needed, selected, verify_artifacts, verify_names};
 
+mod absent;
 mod attach;
 mod buffer;
 mod collect;

@@ -1,5 +1,6 @@
 //! The copy engine: an image from one backend into another, digests unchanged.
 
+pub(crate) mod convert;
 mod documents;
 pub(crate) mod ends;
 mod engine;
@@ -15,18 +16,21 @@ use crate::manifest::RawManifest;
 use crate::registry::{ImageRegistry, PushSession};
 use crate::{Advice, Descriptor, Digest, Error, ErrorKind, Reference, Result, reference};
 
+pub use self::convert::asked::{Conversion, ConversionFault, MediaForm, Recompression};
 pub use self::options::{Copied, CopyFault, CopyJob, CopyOptions, Platforms, Sparse};
 
 /// Copies an image between backends. Blobs come first, then manifests, then indexes; the name is set last. Every
 /// document is carried on byte for byte, so that digests and signatures survive (rule X 99
-/// `copy_a_to_b_preserves_digests_or_refuses`). All of it is one [`PushSession`]: a name is set only when everything is
+/// `copy_a_to_b_preserves_digests_or_refuses`), unless a [conversion](CopyOptions::conversion) is asked for (rule X 277
+/// `a_conversion_is_asked_for`). All of it is one [`PushSession`]: a name is set only when everything is
 /// there, also beside a collection or a repair of the target.
 ///
 /// The last progress event is [`Event::Finished`](crate::progress::Event::Finished), always: also when the future is dropped,
 /// unless it was never polled.
 ///
 /// # Errors
-/// [`Unsupported`](crate::ErrorKind::Unsupported) at once when the target stores nothing; otherwise those of both
+/// [`Unsupported`](crate::ErrorKind::Unsupported) at once when the target stores nothing; [`ConversionFault`] as detail for a
+/// conversion that cannot be; otherwise those of both
 /// backends, with the image in their context. The target's name is not touched then, but by
 /// [`NotFound`](crate::ErrorKind::NotFound) for [referrers](CopyOptions::referrers) that are missing.
 pub async fn copy(
@@ -36,8 +40,11 @@ pub async fn copy(
     target: &Reference,
     options: &CopyOptions,
 ) -> Result<Descriptor> {
-    let jobs = [CopyJob { image: image.clone(), target: target.clone() }];
-    first(copy_all(from, &jobs, to, options).await?)
+    let operation = options.progress.operation();
+    let options = &CopyOptions { progress: operation.progress().clone(), ..options.clone() };
+    operation
+        .end(copy_without(from, image, to, target, options, Vec::new()).await)
+        .map(|copied| copied.descriptor)
 }
 
 /// Copies several images from one backend into another, as [`copy`] does for one. All their content comes first, and each
@@ -69,7 +76,7 @@ async fn against(from: &dyn ImageRegistry, error: Error) -> Error {
     }
 }
 
-/// As [`copy`], without some documents that the index lists, and that are not in the source.
+/// As [`copy`], without some documents that the index lists, and that are not in the source. No last event.
 pub(crate) async fn copy_without(
     from: &dyn ImageRegistry,
     image: &Reference,
@@ -77,15 +84,10 @@ pub(crate) async fn copy_without(
     target: &Reference,
     options: &CopyOptions,
     absent: Vec<Digest>,
-) -> Result<Descriptor> {
+) -> Result<Copied> {
     let jobs = [CopyJob { image: image.clone(), target: target.clone() }];
-    first(Box::pin(copying(from, &jobs, to, options, &absent)).await?)
-}
-
-/// What the only job has copied.
-fn first(copied: Vec<Copied>) -> Result<Descriptor> {
-    let first = copied.into_iter().next().map(|copied| copied.descriptor);
-    first.ok_or_else(|| Error::config("nothing is copied"))
+    let copied = Box::pin(copying(from, &jobs, to, options, &absent)).await?;
+    copied.into_iter().next().ok_or_else(|| Error::config("nothing is copied"))
 }
 
 async fn copying(
@@ -95,6 +97,7 @@ async fn copying(
     options: &CopyOptions,
     absent: &[Digest],
 ) -> Result<Vec<Copied>> {
+    check(options)?;
     let mut targets = HashSet::new();
     let mut sessions: HashMap<String, PushSession<'_>> = HashMap::new();
     for CopyJob { image, target } in jobs {
@@ -118,10 +121,12 @@ async fn copying(
         Some(Copier::new(Ends { from, image, to, target, session, options, counts }))
     });
     let mut copiers: Vec<Copier<'_>> = copiers.collect();
-    let mut raws = Vec::with_capacity(jobs.len());
+    let (mut raws, mut originals) = (Vec::with_capacity(jobs.len()), Vec::with_capacity(jobs.len()));
     for copier in &mut copiers {
         copier.leave_out(absent)?;
-        raws.push(copier.bring().await?);
+        let (raw, original) = copier.bring().await?;
+        raws.push(raw);
+        originals.push(original);
     }
     name(&copiers, &raws).await?;
     if options.referrers {
@@ -132,11 +137,29 @@ async fn copying(
         }
         complete?;
     }
-    let copied = jobs.iter().zip(&raws).zip(&counts).map(|((job, raw), counts)| {
-        let (moved, present) = counts.bytes();
-        Copied { target: job.target.clone(), descriptor: raw.descriptor().clone(), moved, present }
-    });
+    let copied =
+        jobs.iter().zip(&raws).zip(originals).zip(&counts).map(|(((job, raw), original), counts)| {
+            let (moved, present) = counts.bytes();
+            Copied {
+                target: job.target.clone(),
+                descriptor: raw.descriptor().clone(),
+                original,
+                moved,
+                present,
+            }
+        });
     Ok(copied.collect())
+}
+
+/// Refuses what no copy can do.
+fn check(options: &CopyOptions) -> Result<()> {
+    let Some(conversion) = &options.conversion else { return Ok(()) };
+    conversion.check()?;
+    match options.sparse {
+        _ if options.referrers => Err(ConversionFault::Referrers.into()),
+        Sparse::Keep => Err(ConversionFault::Sparse.into()),
+        Sparse::Refuse | Sparse::Rewrite => Ok(()),
+    }
 }
 
 /// Sets the names of all images, and stores again what they need when that is gone.

@@ -89,7 +89,10 @@ pub use cache::{
     BlobWriter, CacheProvider, CacheProviderExt, CachedNames, Collect, Collected, Completeness, Ingest,
     Lease, ListedImage, LoadOptions, Loaded, NameChange, Usage, Verified, Verify,
 };
-pub use copy::{Copied, CopyFault, CopyJob, CopyOptions, Platforms, Sparse, copy, copy_all};
+pub use copy::{
+    Conversion, ConversionFault, Copied, CopyFault, CopyJob, CopyOptions, MediaForm, Platforms,
+    Recompression, Sparse, copy, copy_all,
+};
 pub use credential::{Credential, Secret};
 pub use differences::{Difference, Differences, FileChange, FileField};
 pub use error::{Error, ErrorKind, Result, printable};

@@ -37,7 +37,8 @@ pub enum Event {
         /// Bytes so far, from 0.
         received: u64,
     },
-    /// A blob is about to be downloaded. [`BlobDone`](Self::BlobDone) or [`BlobStopped`](Self::BlobStopped) follows.
+    /// A blob is about to be downloaded. [`BlobDone`](Self::BlobDone) or [`BlobStopped`](Self::BlobStopped) follows, or, of a layer
+    /// that is compressed anew, [`Converted`](Self::Converted).
     BlobStarted {
         /// Which blob.
         digest: Digest,
@@ -50,6 +51,13 @@ pub enum Event {
     /// cancelled.
     BlobStopped {
         /// Which blob.
+        digest: Digest,
+    },
+    /// A layer was compressed anew, or a manifest rewritten, as it was asked for.
+    Converted {
+        /// Which layer or manifest.
+        original: Digest,
+        /// What it is now.
         digest: Digest,
     },
     /// The last event: nothing follows.
@@ -211,7 +219,7 @@ impl Progress {
     pub(crate) fn start(&self, blob: &Descriptor, resumed_at: u64) -> Started {
         let (digest, size) = (blob.digest().clone(), blob.size());
         self.emit(Event::BlobStarted { digest: digest.clone(), size, resumed_at });
-        Started { progress: self.clone(), digest, size, is_done: false }
+        Started { progress: self.clone(), digest, size, is_done: false, became: None }
     }
 }
 
@@ -252,28 +260,34 @@ impl Drop for Operation {
     }
 }
 
-/// A blob in transfer. Dropping it sends [`Event::BlobStopped`].
+/// A blob in transfer. Dropping it sends [`Event::BlobStopped`], and [`Event::BlobDone`] or [`Event::Converted`] at its end.
 #[derive(Debug)]
 pub(crate) struct Started {
     progress: Progress,
     digest: Digest,
     size: u64,
     is_done: bool,
+    became: Option<Digest>,
 }
 
 impl Started {
     pub(crate) fn done(mut self) {
         self.is_done = true;
     }
+
+    /// It was read, and another blob made of it.
+    pub(crate) fn became(mut self, digest: &Digest) {
+        self.became = Some(digest.clone());
+    }
 }
 
 impl Drop for Started {
     fn drop(&mut self) {
         let digest = self.digest.clone();
-        self.progress.emit(if self.is_done {
-            Event::BlobDone { digest, size: self.size, cached: false }
-        } else {
-            Event::BlobStopped { digest }
+        self.progress.emit(match self.became.take() {
+            Some(made) => Event::Converted { original: digest, digest: made },
+            None if self.is_done => Event::BlobDone { digest, size: self.size, cached: false },
+            None => Event::BlobStopped { digest },
         });
     }
 }

@@ -98,6 +98,21 @@ pub(crate) async fn described<R: ImageRegistry + ?Sized>(
     Err(Error::limit(message).with_image(reference).with_context("blob", blob))
 }
 
+/// An image that an index lists for a platform, and that is not there; all images of the index.
+#[derive(Clone, Debug)]
+pub(crate) struct AbsentImage {
+    pub(crate) platform: String,
+    pub(crate) listed: Vec<Descriptor>,
+}
+
+/// Says of what is missing for which platform it is.
+fn absent(error: Error, wanted: &Platform, listed: &[Descriptor]) -> Error {
+    if *error.kind() != ErrorKind::NotFound || error.detail::<AbsentImage>().is_some() {
+        return error;
+    }
+    error.with_detail(AbsentImage { platform: wanted.to_string(), listed: listed.to_vec() })
+}
+
 /// A bounded depth-first search through an index for a platform.
 struct Search<'a, R: ?Sized> {
     registry: &'a R,
@@ -146,7 +161,8 @@ impl<R: ImageRegistry + ?Sized> Search<'_, R> {
                     let message = format!("no platform found among the first {FETCHES} manifests");
                     return Err(Error::limit(message).with_image(self.reference));
                 }
-                let child_raw = self::child(self.registry, self.reference, child).await?;
+                let child_raw = self::child(self.registry, self.reference, child).await;
+                let child_raw = child_raw.map_err(|e| absent(e, self.wanted, index.manifests()))?;
                 // A child with a platform was chosen by it; its own config is not asked again.
                 if child.platform().is_some() && !is_index(child.media_type()) {
                     return Ok(Some(child_raw));

@@ -2,11 +2,12 @@
 
 use bytes::Bytes;
 use futures_util::stream;
-use plyfold_core::copy::{CopyOptions, copy};
+use plyfold_core::copy::{Conversion, CopyOptions, MediaForm, copy};
+use plyfold_core::layer::Compression;
 use plyfold_core::memory::MemoryRegistry;
 use plyfold_core::{
-    Blob, BlobRange, Descriptor, Error, ErrorKind, ImageRegistry, MediaType, Platform, Platforms,
-    RawManifest, Reference, Sparse, digest, reference,
+    Blob, BlobRange, Descriptor, Error, ErrorKind, ImageRegistry, ImageSourceExt as _, MediaType, Platform,
+    Platforms, RawManifest, Reference, Sparse, digest, reference,
 };
 
 use super::probe::{NAME, assert_kind, at, error_of, of_tag, open, read, sound};
@@ -34,6 +35,9 @@ rules! {
     "X 276" referrers_and_cosign_tags_travel:
         "a copy with referrers brings what refers to an image, and what cosign keeps under a tag, to where both are found by \
          the image's digest again; where they cannot be listed it is refused, and nothing has the name",
+    "X 277" a_conversion_is_asked_for:
+        "a copy without a conversion keeps the digest; with one the layers are compressed as was asked, documents have the form that \
+         was asked for, configurations and diff_ids stay, and the same conversion gives the same digest again",
     "X 280" referrers_pushed_together_are_all_listed:
         "what is pushed together, each with a subject, is listed by the subjects, once, beside what was listed before",
 }
@@ -267,6 +271,48 @@ async fn referrers_and_cosign_tags_travel(fixture: &dyn Fixture) {
         sound(registry.manifest(&tagged(&target)).await).bytes() == signature.bytes(),
         "under cosign's tag"
     );
+}
+
+async fn a_conversion_is_asked_for(fixture: &dyn Fixture) {
+    let gzip = Conversion { form: Some(MediaForm::Docker), compress: Some(sound("gzip:1".parse())) };
+    let zstd = Conversion { form: Some(MediaForm::Oci), compress: Some(sound("zstd".parse())) };
+    let asked = [None, Some(gzip), Some(zstd)];
+    for sample in
+        [samples::docker_image(), samples::repeated_layer(), samples::uncompressed(), samples::zstandard()]
+    {
+        let (origin, image) = (MemoryRegistry::new("origin"), sound(reference::parse(NAME)));
+        fill(&origin, &FixtureImage::new(NAME, &sample));
+        let subject = open(fixture, &samples::image()).await;
+        let (registry, name) = (&*subject.registry, subject.reference());
+        for (at, conversion) in asked.into_iter().enumerate() {
+            let target = of_tag(name, name.repository(), &format!("converted-{at}"));
+            let options = CopyOptions { conversion, ..CopyOptions::default() };
+            let copy = || subject.client.copy_part(&origin, &image, registry, &target, &options);
+            if !registry.capabilities().push {
+                assert_kind(copy().await, &ErrorKind::Unsupported);
+                continue;
+            }
+            let copied = sound(copy().await);
+            assert_eq!(sound(copy().await), copied, "another digest the second time");
+            let Some(Conversion { form: Some(form), compress: Some(how) }) = conversion else {
+                assert_eq!(*copied.digest(), *sample.top.digest(), "{copied:?}");
+                continue;
+            };
+            assert_eq!(copied.media_type().as_ref().contains(".docker."), form == MediaForm::Docker);
+            let platform = sound(sample.images[0].platform.parse());
+            let before = sound(subject.client.image(&origin, &image, &platform).await);
+            let after = sound(subject.client.image(registry, &target, &platform).await);
+            assert_eq!(sound(before.manifest()).config().digest(), sound(after.manifest()).config().digest());
+            for (index, layer) in sound(after.layers()).iter().enumerate() {
+                assert_eq!(Compression::by_media_type(layer.media_type()), Some(how.compression()));
+                // Read to an end that meets the configuration's diff_id.
+                let [ours, origin] = [&after, &before].map(|image| subject.client.layer(&**image, index));
+                assert_eq!(sound(ours.await), sound(origin.await));
+                let content = sound(read(registry.blob(&target, layer, BlobRange::FULL).await).await);
+                assert_eq!(Compression::by_magic(&content), how.compression());
+            }
+        }
+    }
 }
 
 async fn referrers_pushed_together_are_all_listed(fixture: &dyn Fixture) {

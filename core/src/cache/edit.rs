@@ -7,14 +7,16 @@ use futures_util::future::BoxFuture;
 
 use super::registry::as_registry;
 use super::target::CacheTarget;
-use super::{CacheProvider, CacheRegistry, Lease, content, push};
+use super::{CacheProvider, CacheRegistry, Lease, content, push, with_platforms_here};
+use crate::blocking::alone;
 use crate::copy::subset::{chosen, with_children};
 use crate::edit::{Edit, EditFault, NewLayer, edited};
 use crate::manifest::{Document, RawManifest, is_artifact, limits};
 use crate::progress::Event;
 use crate::registry::ImageRegistry as _;
 use crate::{
-    Blob, BlobRange, Descriptor, Digest, Error, Platforms, Reference, Result, Size, platform, select,
+    Blob, BlobRange, Descriptor, Digest, Error, FlatImage, FlatOptions, Platforms, Reference, RegistrySource,
+    Result, Size, platform, select,
 };
 
 /// Bytes of all documents of one edit: they are kept in memory.
@@ -29,7 +31,11 @@ pub(super) async fn edit(
 ) -> Result<Descriptor> {
     let operation = edit.progress.operation();
     let edit = Edit { progress: operation.progress().clone(), ..edit.clone() };
-    operation.end(Box::pin(made(cache, image, &edit, name)).await)
+    let outcome = match Box::pin(made(cache, image, &edit, name)).await {
+        Err(e) => Err(with_platforms_here(cache, image, e).await),
+        made => made,
+    };
+    operation.end(outcome)
 }
 
 async fn made(
@@ -63,21 +69,36 @@ async fn made(
         chosen,
         made: HashMap::new(),
         documents: Vec::new(),
+        images: Vec::new(),
         bytes: 0,
         listed: 0,
         absent: 0,
     };
     let made = work.of(&root, limits::NESTING).await.map_err(|e| e.with_image(image))?;
     let root = made.ok_or_else(|| Error::from(EditFault::NoImage).with_image(image).with_endpoint(cache))?;
-    let Work { documents, listed, absent, .. } = work;
+    let Work { documents, images, listed, absent, .. } = work;
     if absent > 0 {
         let message =
             format!("{image}: {absent} of {listed} images of the index are not here, and are left out");
         edit.progress.emit(Event::Warning { message });
     }
     let _new = stored(cache, edit, &documents).await.map_err(|e| e.with_image(name))?;
+    if edit.layers.iter().any(NewLayer::leans_on_lower) {
+        for image in &images {
+            check_stack(cache, name, image).await.map_err(|e| e.with_image(name))?;
+        }
+    }
     CacheTarget(dyn_clone::clone_box(cache)).push_names(&[(name.clone(), root.clone())]).await?;
     Ok(root.descriptor().clone())
+}
+
+/// Reads all layers of an image, to see that they can be put on each other: a hard link of one may lead to no file below.
+async fn check_stack(cache: &dyn CacheProvider, name: &Reference, image: &RawManifest) -> Result<()> {
+    let registry = as_registry(cache).fixed(name.clone(), image.clone());
+    let source = RegistrySource::in_hand(Box::new(registry), name.clone(), image.clone(), None);
+    let options = FlatOptions { scratch: cache.scratch(), ..FlatOptions::default() };
+    let flat = FlatImage::of(&source, &options).await?;
+    alone("layers", move |stop| flat.tree(stop).map(drop)).await
 }
 
 /// Stores new layers and documents, and keeps them until the lease ends.
@@ -106,6 +127,8 @@ struct Work<'a> {
     /// Digest and size of what each child of an index became, by its own.
     made: HashMap<(Digest, u64), Option<(Digest, u64)>>,
     documents: Vec<(Descriptor, Bytes)>,
+    /// Manifests of images among them.
+    images: Vec<RawManifest>,
     /// Of the documents.
     bytes: u64,
     /// Images of indexes, and those of them that are not here.
@@ -191,6 +214,7 @@ impl Work<'_> {
         let made = edited(raw, &config, self.edit)?;
         let (config, bytes) = made.config;
         self.keep(config, bytes)?;
+        self.images.push(made.manifest.clone());
         Ok(made.manifest)
     }
 

@@ -8,7 +8,7 @@ use super::{
     content, edit, index, load, push, registry,
 };
 use crate::backend::Opened;
-use crate::copy::CopyOptions;
+use crate::copy::{Copied, CopyOptions};
 use crate::edit::Edit;
 use crate::manifest::RawManifest;
 use crate::pull::{self, PullOptions, PullResult};
@@ -218,7 +218,8 @@ pub trait CacheProviderExt: CacheProvider {
     }
 
     /// Copies an image to a registry: everything that its name stands for, or some platforms. Digests are unchanged,
-    /// unless [`Sparse::Rewrite`](crate::Sparse::Rewrite) asks for an index of what is here.
+    /// unless [`Sparse::Rewrite`](crate::Sparse::Rewrite) asks for an index of what is here, or a
+    /// [conversion](CopyOptions::conversion) is asked for.
     ///
     /// # Contract
     /// C 75 `index_lists_platform_subset_modes_sparse_vs_rewritten`, X 99
@@ -233,7 +234,7 @@ pub trait CacheProviderExt: CacheProvider {
         registry: &dyn ImageRegistry,
         target: &Reference,
         options: &CopyOptions,
-    ) -> Result<Descriptor> {
+    ) -> Result<Copied> {
         push::push(self.as_provider(), name, registry, target, options).await
     }
 

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use futures_util::future::BoxFuture;
 
 use super::registry::as_registry;
-use super::{CacheProvider, Lease, Needs, content};
+use super::{CacheProvider, Lease, Needs, content, with_platforms_here};
 use crate::copy::subset::{SUBJECT, annotation, with_children};
-use crate::copy::{CopyOptions, Platforms, Sparse, copy, copy_without};
+use crate::copy::{Copied, CopyOptions, Platforms, Sparse, copy_without};
 use crate::manifest::{Document, RawManifest, is_document, is_index, limits};
 use crate::registry::ImageRegistry;
 use crate::{Advice, Descriptor, Digest, Error, ErrorKind, Platform, Reference, Result, select};
@@ -19,7 +19,7 @@ pub(super) async fn push(
     registry: &dyn ImageRegistry,
     target: &Reference,
     options: &CopyOptions,
-) -> Result<Descriptor> {
+) -> Result<Copied> {
     let operation = options.progress.operation();
     let copying = CopyOptions { progress: operation.progress().clone(), ..options.clone() };
     let pushed = async {
@@ -27,7 +27,7 @@ pub(super) async fn push(
         // The name may move from now on: the content that it pointed to is pushed.
         let source = as_registry(cache).fixed(name.clone(), root.clone());
         if copying.platforms != Platforms::All {
-            return copy(&source, name, registry, target, &copying).await;
+            return copy_without(&source, name, registry, target, &copying, Vec::new()).await;
         }
         let mut subset =
             Subset { cache, absent: Vec::new(), rewritten: HashMap::new(), left: HashMap::new() };
@@ -51,9 +51,14 @@ pub(super) async fn push(
                     .with_advice(Advice::PushPart));
             }
         };
-        copy(&source, name, registry, target, &copying).await
+        let copied = copy_without(&source, name, registry, target, &copying, Vec::new()).await?;
+        Ok(Copied { original: root.descriptor().clone(), ..copied })
     };
-    operation.end(pushed.await)
+    let outcome = match pushed.await {
+        Err(e) => Err(with_platforms_here(cache, name, e).await),
+        pushed => pushed,
+    };
+    operation.end(outcome)
 }
 
 /// What a name stands for, and the lease of all that it leads to.

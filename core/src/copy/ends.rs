@@ -1,16 +1,21 @@
 //! Blobs on their way from one backend into another.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::fs::File;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{FutureExt as _, StreamExt, TryStreamExt, stream};
+use tokio::sync::OnceCell;
 
+use super::convert::recompress::{Recipe, Recompressed};
 use super::options::CopyOptions;
 use crate::cache::MissingBlob;
+use crate::holes::reopened;
 use crate::manifest::{RawManifest, is_foreign};
 use crate::progress::Event;
 use crate::registry::{ImageRegistry, ImageRegistryExt, PushSession};
+use crate::resumed::BlobOpener;
 use crate::{Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Reference, Result, select};
 
 /// How often content is stored again that a document needs, and that is gone from the target when the document is
@@ -36,12 +41,49 @@ pub(crate) struct Counts {
     moved: AtomicU64,
     present: AtomicU64,
     places: Arc<Mutex<HashMap<Digest, Reference>>>,
+    made: Arc<Mutex<Made>>,
+    /// Blobs that a conversion has brought for this image: they are counted.
+    brought: Mutex<HashSet<Digest>>,
+    /// Whether something that was brought is gone.
+    is_doubted: Arc<AtomicBool>,
+}
+
+/// Layers that were compressed anew in this copy: each is made once.
+#[derive(Debug, Default)]
+struct Made {
+    /// What each has become, by its digest and its `diff_id`.
+    blobs: HashMap<(Digest, Digest), Arc<OnceCell<Descriptor>>>,
+    /// How to make it again, by its new digest.
+    recipes: HashMap<Digest, Recipe>,
 }
 
 impl Counts {
     /// Those of another image of the same copy.
     pub(crate) fn beside(&self) -> Self {
-        Self { places: Arc::clone(&self.places), ..Self::default() }
+        let (places, made) = (Arc::clone(&self.places), Arc::clone(&self.made));
+        Self { places, made, is_doubted: Arc::clone(&self.is_doubted), ..Self::default() }
+    }
+
+    /// Lets nothing count as there from now on because a conversion has brought it.
+    pub(crate) fn doubt(&self) {
+        self.is_doubted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a conversion has brought a blob to where `target` is, and whether for this image. Backends that cannot tell
+    /// what they have are not asked, and it is not made again for them.
+    fn brought(&self, digest: &Digest, target: &Reference) -> Option<bool> {
+        let of = |reference: &Reference| (reference.registry().to_owned(), reference.repository().to_owned());
+        if self.is_doubted.load(Ordering::Relaxed) || !locked(&self.made).recipes.contains_key(digest) {
+            return None;
+        }
+        let is_own = locked(&self.brought).contains(digest);
+        (is_own || self.place(digest).is_some_and(|place| of(&place) == of(target))).then_some(is_own)
+    }
+
+    /// What a layer becomes, once that is known.
+    fn made(&self, recipe: &Recipe) -> Arc<OnceCell<Descriptor>> {
+        let key = (recipe.layer.digest().clone(), recipe.diff_id.clone());
+        Arc::clone(locked(&self.made).blobs.entry(key).or_default())
     }
 
     /// Where a blob went, if that is known.
@@ -57,14 +99,18 @@ impl Counts {
     }
 
     fn places(&self) -> MutexGuard<'_, HashMap<Digest, Reference>> {
-        // Every change is one insertion, so a poisoned lock is consistent.
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.places)
     }
 
     /// What was moved, and what was there.
     pub(crate) fn bytes(&self) -> (u64, u64) {
         (self.moved.load(Ordering::Relaxed), self.present.load(Ordering::Relaxed))
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change is one insertion, so a poisoned lock is consistent.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Ends<'_> {
@@ -79,15 +125,53 @@ impl Ends<'_> {
         self.session.expect(raw).await.map_err(|e| e.with_endpoint(self.to))?;
         let (mut unique, mut digests) = (raw.references(), HashSet::new());
         unique.retain(|blob| digests.insert(blob.digest().clone()));
-        let size = unique.iter().map(Descriptor::size).fold(0, u64::saturating_add);
+        let planned =
+            unique.iter().filter(|blob| self.counts.brought(blob.digest(), self.target) != Some(true));
+        let size = planned.map(Descriptor::size).fold(0, u64::saturating_add);
         self.options.progress.emit(Event::Planned { size });
         let jobs = unique.into_iter().map(|blob| async move { self.blob(&blob).await });
-        let concurrency =
-            self.options.concurrency.min(self.from.concurrency()).min(self.to.push_concurrency()).max(1);
-        stream::iter(jobs).buffer_unordered(concurrency).try_collect().await
+        stream::iter(jobs).buffer_unordered(self.concurrency()).try_collect().await
+    }
+
+    pub(crate) fn concurrency(&self) -> usize {
+        self.options.concurrency.min(self.from.concurrency()).min(self.to.push_concurrency()).max(1)
+    }
+
+    /// Compresses a layer anew and brings it to the target, once for all images of the copy.
+    pub(crate) async fn recompressed(&self, recipe: &Recipe) -> Result<Descriptor> {
+        let cell = self.counts.made(recipe);
+        let made = cell.get_or_try_init(|| async {
+            self.options.progress.emit(Event::Planned { size: recipe.layer.size() });
+            let Recompressed { blob, file } = self.make(recipe).await?;
+            let digest = blob.digest().clone();
+            locked(&self.counts.made).recipes.insert(digest.clone(), recipe.clone());
+            self.options.progress.emit(Event::Planned { size: blob.size() });
+            self.moved(&blob, Some(&file)).await?;
+            locked(&self.counts.brought).insert(digest);
+            Ok(blob)
+        });
+        made.await.cloned()
+    }
+
+    async fn make(&self, recipe: &Recipe) -> Result<Recompressed> {
+        let folder = self.options.scratch.clone().unwrap_or_else(std::env::temp_dir);
+        let (from, image) = (dyn_clone::clone_box(self.from), self.image.clone());
+        let open = move |blob: Descriptor, range| {
+            let (from, image) = (from.clone(), image.clone());
+            async move { select::blob(&*from, &image, &blob, range).await }.boxed()
+        };
+        let (retry, progress) = (self.options.retry, self.options.progress.clone());
+        let runtime = tokio::runtime::Handle::current();
+        let opener = move |stop| BlobOpener { open: Box::new(open), retry, progress, runtime, stop };
+        recipe.made(&folder, opener).await.map_err(|e| e.with_image(self.image).with_endpoint(self.from))
     }
 
     pub(crate) async fn blob(&self, blob: &Descriptor) -> Result<()> {
+        self.moved(blob, None).await
+    }
+
+    /// Brings a blob to the target, if it is not there: from a file that has it, or from the source.
+    async fn moved(&self, blob: &Descriptor, file: Option<&File>) -> Result<()> {
         let digest = blob.digest();
         let at = |e: Error| e.with_image(self.image).with_endpoint(self.to).with_context("blob", digest);
         let left_out = || {
@@ -100,7 +184,12 @@ impl Ends<'_> {
             left_out();
             return Ok(());
         }
-        let is_there = self.retrying(digest.as_ref(), || self.session.has_blob(blob)).await.map_err(at)?;
+        let brought = self.counts.brought(digest, self.target);
+        if brought == Some(true) {
+            return Ok(());
+        }
+        let has = || self.session.has_blob(blob);
+        let is_there = brought.is_some() || self.retrying(digest.as_ref(), has).await.map_err(at)?;
         if is_there || self.mounted(blob).await {
             self.counts.present.fetch_add(blob.size(), Ordering::Relaxed);
             self.options.progress.emit(Event::BlobDone {
@@ -113,8 +202,7 @@ impl Ends<'_> {
         let started = self.options.progress.start(blob, 0);
         let attempt = AtomicU32::new(0);
         let moved = self.retrying(digest.as_ref(), || async {
-            let content = self.from.fetch_blob(self.image, blob, BlobRange::FULL).await;
-            let content = content.map_err(|e| of_source(e, digest))?;
+            let content = self.opened(blob, file).await.map_err(|e| of_source(e, digest))?;
             let attempt = attempt.fetch_add(1, Ordering::Relaxed) + 1;
             self.session.put_blob(self.watched(content, attempt)?).await
         });
@@ -129,6 +217,19 @@ impl Ends<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The content of a blob: from a file, from the source, or made of what the source has.
+    async fn opened(&self, blob: &Descriptor, file: Option<&File>) -> Result<Blob> {
+        let reading = |e| Error::io("reading a compressed layer", e);
+        let recipe = locked(&self.counts.made).recipes.get(blob.digest()).cloned();
+        let file = match (file, recipe) {
+            (Some(file), _) => reopened(file).map_err(reading)?,
+            // It was at the target before; or this is another place than the one that it was brought to.
+            (None, Some(recipe)) => self.make(&recipe).await?.file,
+            (None, None) => return self.from.fetch_blob(self.image, blob, BlobRange::FULL).await,
+        };
+        Blob::from_reader(blob, BlobRange::FULL, file)
     }
 
     /// Whether the target could take the blob from another of its repositories: that of the image, if this is on the same

@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::BoxFuture;
 
+use super::convert::Converter;
 use super::documents::{Batch, Documents};
 use super::ends::{Ends, of_source};
 use super::options::{CopyFault, Platforms, Sparse};
@@ -29,8 +30,8 @@ impl<'a> Copier<'a> {
         Self { ends, documents: Mutex::default(), left_out: HashSet::new(), rewritten: HashMap::new() }
     }
 
-    /// What the target's name is to stand for, when all that it needs is there.
-    pub(super) async fn bring(&mut self) -> Result<RawManifest> {
+    /// What the target's name is to stand for, when all that it needs is there; and what that was in the source.
+    pub(super) async fn bring(&mut self) -> Result<(RawManifest, Descriptor)> {
         let raw = self.ends.retrying("manifest", || async {
             match &self.ends.options.platforms {
                 Platforms::All | Platforms::Some(_) => self.ends.from.fetch_raw(self.ends.image).await,
@@ -40,15 +41,21 @@ impl<'a> Copier<'a> {
             }
         });
         let mut raw = raw.await?;
+        let original = raw.descriptor().clone();
         if let Platforms::Some(platforms) = &self.ends.options.platforms {
             raw = self.part(raw, platforms).await?;
+        }
+        if let Some(conversion) = self.ends.options.conversion {
+            let work = Converter::new(self.ends, conversion, std::mem::take(&mut self.rewritten));
+            let converted = work.converted(&raw).await;
+            (raw, self.rewritten) = converted.map_err(|e| e.with_image(self.ends.image))?;
         }
         if reference::digest_of(self.ends.target)?.is_some_and(|digest| digest != *raw.digest()) {
             let message = format!("the target's digest is not that of the image, {}", raw.digest());
             return Err(Error::config(message).with_image(self.ends.target));
         }
         self.content(&raw, limits::NESTING).await?;
-        Ok(raw)
+        Ok((raw, original))
     }
 
     /// What is copied in place of an index, for some platforms of it.
@@ -89,6 +96,7 @@ impl<'a> Copier<'a> {
 
     /// Stores again what a document needs.
     pub(super) async fn repair(&self, raw: &RawManifest) -> Result<()> {
+        self.ends.counts.doubt();
         if let Document::Index(index) = raw.document() {
             let stored = &mut self.documents().stored;
             index.manifests().iter().for_each(|child| _ = stored.remove(child.digest()));

@@ -1,5 +1,8 @@
 //! How an image is copied.
 
+use std::path::PathBuf;
+
+use super::convert::asked::Conversion;
 use crate::progress::Progress;
 use crate::pull::Retry;
 use crate::{Descriptor, Platform, Reference};
@@ -42,8 +45,10 @@ crate::fault! {
 /// How an image is copied.
 #[derive(Clone, Debug)]
 pub struct CopyOptions {
-    /// Blobs moved at the same time.
+    /// Blobs moved at the same time, and layers that are compressed anew.
     pub concurrency: usize,
+    /// What is changed of the image. Without it every digest is kept.
+    pub conversion: Option<Conversion>,
     /// What of an index is copied.
     pub platforms: Platforms,
     /// Where events go.
@@ -54,6 +59,8 @@ pub struct CopyOptions {
     pub referrers: bool,
     /// What happens after a failed attempt.
     pub retry: Retry,
+    /// The folder of temporary files, one for each layer that is being compressed anew; by default that of the system.
+    pub scratch: Option<PathBuf>,
     /// What happens to an index of which not all is copied.
     pub sparse: Sparse,
 }
@@ -62,10 +69,12 @@ impl Default for CopyOptions {
     fn default() -> Self {
         Self {
             concurrency: 4,
+            conversion: None,
             platforms: Platforms::default(),
             progress: Progress::none(),
             referrers: false,
             retry: Retry::default(),
+            scratch: None,
             sparse: Sparse::default(),
         }
     }
@@ -88,6 +97,9 @@ pub struct Copied {
     pub target: Reference,
     /// What that stands for.
     pub descriptor: Descriptor,
+    /// What was copied, as the source has it: another digest than that of the descriptor when the copy has changed something,
+    /// by a [conversion](CopyOptions::conversion) or by [`Sparse::Rewrite`].
+    pub original: Descriptor,
     /// Bytes of blobs that were moved for it.
     pub moved: u64,
     /// Bytes of its blobs that were in the target already, those of images before it included.

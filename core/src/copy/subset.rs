@@ -148,6 +148,9 @@ fn with_content(mut entry: Value, child: &Descriptor, kept: &Descriptor) -> Valu
     {
         entry.insert("digest".to_owned(), json!(kept.digest()));
         entry.insert("size".to_owned(), json!(kept.size()));
+        if child.media_type() != kept.media_type() {
+            entry.insert("mediaType".to_owned(), json!(kept.media_type()));
+        }
         entry.remove("data");
     }
     entry

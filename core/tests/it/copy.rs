@@ -165,7 +165,7 @@ async fn some_platforms_are_copied_with_their_attestations() {
     // And gives it on.
     let on = MemoryRegistry::new("on");
     let keeping = CopyOptions { sparse: Sparse::Keep, ..CopyOptions::default() };
-    let pushed = cache.push(&target, &on, &target, &keeping).await.unwrap();
+    let pushed = cache.push(&target, &on, &target, &keeping).await.unwrap().descriptor;
     assert_eq!((&pushed, there(&on).await), (root.descriptor(), taken.to_vec()));
 
     let to = MemoryRegistry::new("rewritten");

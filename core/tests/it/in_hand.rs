@@ -64,7 +64,7 @@ async fn what_is_pushed_is_one_image_whatever_becomes_of_its_name() {
         let target = MemoryRegistry::new("b");
         let copy = CopyOptions { platforms, ..CopyOptions::default() };
         let push = copy;
-        let pushed = cache.push(&image, &target, &image, &push).await.unwrap();
+        let pushed = cache.push(&image, &target, &image, &push).await.unwrap().descriptor;
         assert_eq!(pushed.digest(), expected);
         assert_eq!(target.manifest(&image).await.unwrap().digest(), expected);
     }

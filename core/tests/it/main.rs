@@ -5,6 +5,7 @@
 mod attestation_limits;
 mod attestations;
 mod collect;
+mod conversion;
 mod copy;
 mod corruption;
 mod ended;

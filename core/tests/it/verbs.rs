@@ -281,7 +281,7 @@ async fn a_whole_image_is_pushed_with_its_digest() {
     let options = PullOptions { platform: "linux/arm64".parse().unwrap(), ..PullOptions::default() };
     let pulled = cache.image_pull(&registry, &name(INDEX), &options).await.unwrap();
     let (to, target) = (MemoryRegistry::new("b"), name("other.org/x:2"));
-    let pushed = cache.push(&name(INDEX), &to, &target, &CopyOptions::default()).await.unwrap();
+    let pushed = cache.push(&name(INDEX), &to, &target, &CopyOptions::default()).await.unwrap().descriptor;
     assert_eq!(pushed, pulled.descriptor);
     for platform in [AMD64, "linux/arm64"] {
         let image = to.image(&target, &platform.parse().unwrap()).await.unwrap();
@@ -307,7 +307,7 @@ async fn a_sparse_index_is_refused_or_rewritten_or_pushed_for_one_platform() {
     assert!(!to.exists(&target).await.unwrap());
 
     let rewrite = CopyOptions { sparse: Sparse::Rewrite, ..CopyOptions::default() };
-    let pushed = cache.push(&name(INDEX), &to, &target, &rewrite).await.unwrap();
+    let pushed = cache.push(&name(INDEX), &to, &target, &rewrite).await.unwrap().descriptor;
     let index = to.fetch_index(&target).await.unwrap();
     assert_eq!(index.manifests().as_slice(), &original.manifests()[..1]);
     assert_eq!(*to.fetch_raw(&target).await.unwrap().descriptor(), pushed);
@@ -315,7 +315,7 @@ async fn a_sparse_index_is_refused_or_rewritten_or_pushed_for_one_platform() {
 
     let copy = CopyOptions { platforms: Platforms::One(AMD64.parse().unwrap()), ..CopyOptions::default() };
     let one = copy;
-    let pushed = cache.push(&name(INDEX), &to, &target, &one).await.unwrap();
+    let pushed = cache.push(&name(INDEX), &to, &target, &one).await.unwrap().descriptor;
     assert_eq!(pushed.digest(), original.manifests()[0].digest());
 }
 

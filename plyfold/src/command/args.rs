@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use crate::atomic_file::Owner;
 use crate::{Options, Result};
-use clap::{Args as Group, Parser, Subcommand, ValueEnum};
+use clap::{Args as Group, Parser, Subcommand};
 
 use super::bounds::Bounds;
+use super::copy_args::{Copy, Push};
 use super::diff_args::Diff;
 use super::disk_args::{Disk, Patch, Resize, Verity, disk_size, file};
 use super::edit_args::{Append, Config};
@@ -179,38 +180,16 @@ pub(crate) enum Verb {
     /// Copy an image from one place to another, without the store: all platforms of it, or those of --platform
     #[command(
         after_help = "With one --platform the copy is that image alone, without the index. With several it is an index of which not all is copied: \
-        --sparse says what becomes of it.\n\n\
-        Examples:\n  plyfold copy alpine oci:layouts/alpine:3\n  plyfold copy alpine oci-archive:images.tar:3\n  plyfold copy oci:layouts/alpine:3 registry.lan:5000/alpine:3 -o ca=lan.pem\n  plyfold copy --referrers ghcr.io/org/app:1 registry.lan:5000/app:1"
+        --sparse says what becomes of it. Every digest is kept, unless --format or --compress asks for other documents or layers: \
+        configurations and the digests of the uncompressed layers stay then.\n\n\
+        Examples:\n  plyfold copy alpine oci:layouts/alpine:3\n  plyfold copy alpine oci-archive:images.tar:3\n  plyfold copy oci:layouts/alpine:3 registry.lan:5000/alpine:3 -o ca=lan.pem\n  plyfold copy --referrers ghcr.io/org/app:1 registry.lan:5000/app:1\n  plyfold copy --compress zstd:19 oci:layouts/app:1 registry.lan:5000/app:1-zstd"
     )]
-    Copy {
-        /// What to copy
-        source: String,
-        /// The target, with its name
-        target: String,
-        /// Copy what refers to the image, too, such as signatures and SBOMs
-        #[arg(long)]
-        referrers: bool,
-        /// The index, when some platforms are copied: kept with its digest, where the target takes that; refused; or rewritten,
-        /// with another digest
-        #[arg(long, value_enum, default_value_t)]
-        sparse: Sparse,
-    },
+    Copy(Copy),
     /// Copy an image of the store to another place
     #[command(
-        after_help = "Examples:\n  plyfold push alpine registry.lan:5000/alpine:3\n  plyfold push alpine oci:layouts/alpine:3 --platform linux/arm64"
+        after_help = "Examples:\n  plyfold push alpine registry.lan:5000/alpine:3\n  plyfold push alpine oci:layouts/alpine:3 --platform linux/arm64\n  plyfold push app:1 registry.lan:5000/app:1 --format docker --compress gzip"
     )]
-    Push {
-        /// Which image
-        image: String,
-        /// The target, with its name
-        target: String,
-        /// Of an index that is not all in the store, push one of what is there: with another digest
-        #[arg(long)]
-        rewrite_index: bool,
-        /// Push what refers to it, too: what the store has under the tags ALGORITHM-HEX, such as root hashes
-        #[arg(long)]
-        referrers: bool,
-    },
+    Push(Push),
     /// List the tags of a repository; with HOST/ alone the repositories of a registry
     #[command(after_help = "Examples:\n  plyfold tags ghcr.io/org/app\n  plyfold tags registry.lan:5000/")]
     Tags {
@@ -228,10 +207,10 @@ pub(crate) enum Verb {
     },
     /// Put layers on an image of the store, and give the result a name
     #[command(
-        after_help = "A layer is a tar, as it is or compressed by gzip or zstd, and is stored as it comes. Of an index every image is \
+        after_help = "A layer is a tar, as it is or compressed by gzip or zstd, and is stored as it comes, or as --compress says. Of an index every image is \
         changed that the store has, or those of --platform; attestations are left out, because they are about the images before. The \
         same layers on the same image give the same digests.\n\n\
-        Examples:\n  tar -C certificates -c . | plyfold append alpine - --tag registry.lan:5000/alpine:3\n  plyfold append app:1 agent.tar.gz site.tar --tag app:1-site"
+        Examples:\n  tar -C certificates -c . | plyfold append alpine - --tag registry.lan:5000/alpine:3\n  plyfold append app:1 agent.tar.gz site.tar --compress gzip --tag app:1-site"
     )]
     Append(Append),
     /// Change the configuration of an image of the store, and give the result a name
@@ -492,26 +471,4 @@ pub(crate) struct Export {
     pub(crate) bounds: Bounds,
     #[command(flatten)]
     pub(crate) durably: Durably,
-}
-
-/// [`crate::Sparse`] on the command line.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
-pub(crate) enum Sparse {
-    /// Copy the index as it is
-    Keep,
-    /// Copy nothing
-    #[default]
-    Refuse,
-    /// Copy an index of what is copied
-    Rewrite,
-}
-
-impl From<Sparse> for crate::Sparse {
-    fn from(sparse: Sparse) -> Self {
-        match sparse {
-            Sparse::Keep => Self::Keep,
-            Sparse::Refuse => Self::Refuse,
-            Sparse::Rewrite => Self::Rewrite,
-        }
-    }
 }

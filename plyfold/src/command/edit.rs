@@ -14,13 +14,17 @@ use crate::shell::quoted;
 use crate::{CacheProvider as _, CacheProviderExt as _, Error, Result};
 
 pub(crate) async fn append(session: &Session, options: Append) -> Result<()> {
-    let Append { image, layers, tag } = options;
+    let Append { image, layers, compress, tag } = options;
     if layers.iter().filter(|path| path.as_os_str() == "-").count() > 1 {
         return Err(Error::config("standard input is one layer, and not several"));
     }
     let mut read = Vec::with_capacity(layers.len());
     for path in &layers {
-        read.push(layer(session, path).await?);
+        let layer = layer(session, path).await?;
+        read.push(match compress {
+            Some(how) => layer.compressed(how, &session.images.temporary()).await?,
+            None => layer,
+        });
     }
     let edit = Edit { layers: read, created_by: "plyfold append".to_owned(), ..Edit::default() };
     edited(session, &image, edit, &tag).await

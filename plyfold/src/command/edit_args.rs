@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args as Group;
 
+use super::copy_args::recompression;
+use crate::Recompression;
+
 /// Options of `append`.
 #[derive(Debug, Group)]
 pub(crate) struct Append {
@@ -12,6 +15,9 @@ pub(crate) struct Append {
     /// The layers, the lowest first; `-` is standard input
     #[arg(required = true, value_name = "LAYER.tar")]
     pub(crate) layers: Vec<PathBuf>,
+    /// Compress layers that are not compressed so: zstd or gzip, with a level as in zstd:19
+    #[arg(long, value_name = "KIND[:LEVEL]", value_parser = recompression)]
+    pub(crate) compress: Option<Recompression>,
     /// The name of the result in the store, which is taken from another image if it has it
     #[arg(long, value_name = "NAME")]
     pub(crate) tag: String,

@@ -2,7 +2,7 @@
 
 use crate::save::SaveFault;
 use crate::snapshot::SnapshotFault;
-use crate::{Advice, AttestationFault, DocumentFault, Error, snapshot};
+use crate::{Advice, AttestationFault, ConversionFault, DocumentFault, Error, snapshot};
 
 use super::program;
 
@@ -28,11 +28,28 @@ pub(crate) fn of(error: &Error) -> Option<String> {
     if let Some(SaveFault::Index) = error.detail() {
         return Some("choose one with --platform".to_owned());
     }
+    if let Some(words) = error.detail().and_then(of_conversion) {
+        return Some(words.to_owned());
+    }
     let words = match error.advice() {
         Some(advice) => worded(advice),
         None => error.hint()?.to_owned(),
     };
     Some(program::named(&words))
+}
+
+fn of_conversion(fault: &ConversionFault) -> Option<&'static str> {
+    Some(match fault {
+        ConversionFault::Docker(_) => {
+            "copy it without --format docker; --platform chooses one image of an index, and --compress gzip changes layers that are zstd"
+        }
+        ConversionFault::Referrers => {
+            "leave --referrers out, and sign what was copied; or leave out --format and --compress"
+        }
+        ConversionFault::Sparse => "--sparse rewrite makes an index of what is copied",
+        ConversionFault::ZstdInDocker => "choose --compress gzip, or add --format oci",
+        _ => return None,
+    })
 }
 
 /// The message, and what the reader can do.
@@ -79,6 +96,13 @@ fn worded(advice: &Advice) -> String {
                 "the archive was made against {}: `plyfold load` that first, and then the archive",
                 bases.join(", ")
             );
+        }
+        Advice::PullPlatform { platform, here } => {
+            let other = match here.as_slice() {
+                [] => String::new(),
+                here => format!("; the store has it for {}: choose one with --platform", here.join(", ")),
+            };
+            return format!("`plyfold pull IMAGE --platform {platform}` fetches it{other}");
         }
         Advice::Pull { image } => return format!("`plyfold pull {image}` fetches it"),
         Advice::PushPart => {

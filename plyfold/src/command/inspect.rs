@@ -1,5 +1,6 @@
 //! `inspect`: what an image is.
 
+use crate::cache::with_platforms_here;
 use crate::{
     CacheProvider as _, CacheProviderExt as _, Digest, ErrorKind, ImageRegistry, ImageRegistryExt as _,
     ImageSource as _, ImageSourceExt as _, RawConfig, RawManifest, Reference, RegistrySource, Result,
@@ -33,6 +34,7 @@ pub(crate) async fn here(session: &Session, options: &Inspect) -> Result<()> {
             let near = suggestions::in_store(&session.images, &name).await;
             Err(e.with_better_hint(format!("{near}; `plyfold pull {name}` fetches it")))
         }
+        Err(e) => Err(with_platforms_here(&*session.images.cache(), &name, e).await),
         shown => shown,
     }
 }

@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Collect, DiskSet, Error, NameChange, Result, Sparse};
+use crate::{Collect, DiskSet, Error, NameChange, Result};
 use clap::FromArgMatches as _;
 use rustix::thread::sched_getaffinity;
 
@@ -37,6 +37,7 @@ mod boot;
 mod bounds;
 mod complete;
 mod context;
+mod copy_args;
 mod diff;
 mod diff_args;
 mod disk_args;
@@ -170,12 +171,7 @@ async fn verb(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Res
     let Args { global, verb } = args;
     let takes_several = matches!(
         verb,
-        Verb::Append(_)
-            | Verb::Config(_)
-            | Verb::Copy { .. }
-            | Verb::Load(_)
-            | Verb::Push { .. }
-            | Verb::Save(_)
+        Verb::Append(_) | Verb::Config(_) | Verb::Copy(_) | Verb::Load(_) | Verb::Push(_) | Verb::Save(_)
     );
     if let ([_, second, ..], false) = (global.platform.as_slice(), takes_several) {
         return Err(Error::config(format!("one platform is needed here, and {second} is another one")));
@@ -215,13 +211,8 @@ async fn verb(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Res
         Verb::Save(options) => save::write(&session.await?, options).await,
         Verb::Sbom(options) => sbom::show(&session.await?, options).await,
         Verb::Export(options) => export::write(&session.await?, options).await,
-        Verb::Copy { source, target, referrers, sparse } => {
-            registry::copy_image(&context()?, &source, &target, sparse.into(), referrers).await
-        }
-        Verb::Push { image, target, rewrite_index, referrers } => {
-            let sparse = if rewrite_index { Sparse::Rewrite } else { Sparse::Refuse };
-            registry::push(&session.await?, &image, &target, sparse, referrers).await
-        }
+        Verb::Copy(options) => registry::copy_image(&context()?, options).await,
+        Verb::Push(options) => registry::push(&session.await?, options).await,
         Verb::Tags { repository } => registry::tags(&context()?, &repository).await,
         Verb::Delete { image, blob } => registry::delete(&context()?, &image, blob).await,
         Verb::Remove { images } => change(&session.await?, &images, NameChange::Remove, "removed").await,

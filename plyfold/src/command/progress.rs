@@ -109,6 +109,14 @@ impl Reporter {
             Event::BlobOpened { digest, endpoint, attempt } => self.opened(&digest, &endpoint, attempt),
             Event::BlobProgress { digest, received } => self.received(&digest, received),
             Event::BlobDone { digest, size, cached } => self.done(&digest, size, cached),
+            Event::Converted { original, digest } => {
+                if let Some(transfer) = self.blobs.remove(&original) {
+                    self.total.moved += transfer.bar.length().unwrap_or_default();
+                    erase(&transfer.bar);
+                    self.show_total();
+                }
+                self.line(Loudness::Normal, &format!("{} is {} now", short(&original), short(&digest)));
+            }
             Event::LayerDone { digest, cached, .. } => {
                 let (least, done) = if cached {
                     (Loudness::Verbose, "is converted already")

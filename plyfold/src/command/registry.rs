@@ -3,12 +3,13 @@
 use crate::backend::Pages;
 use crate::progress::Progress;
 use crate::{
-    CacheProviderExt as _, CopyOptions, Descriptor, Error, Reference, Result, Sparse, copy, printable,
-    reference,
+    CacheProviderExt as _, Copied, CopyJob, CopyOptions, Descriptor, Error, Reference, Result, Sparse,
+    copy_all, printable, reference,
 };
 use serde_json::json;
 
 use super::context::{Context, resolved};
+use super::copy_args::{Copy, Push};
 use super::image::Image;
 use super::progress::Doing;
 use super::session::Session;
@@ -16,47 +17,58 @@ use super::suggestions;
 use super::terminal::write;
 
 /// Copies an image from one place to another.
-pub(crate) async fn copy_image(
-    context: &Context,
-    source: &str,
-    target: &str,
-    sparse: Sparse,
-    referrers: bool,
-) -> Result<()> {
-    let (from, to, name) = context.ends(source, target).await?;
+pub(crate) async fn copy_image(context: &Context, options: Copy) -> Result<()> {
+    let Copy { source, target, referrers, sparse, convert } = options;
+    let (from, to, name) = context.ends(&source, &target).await?;
     let image = from.reference().await?;
+    let jobs = [CopyJob { image: image.clone(), target: name.clone() }];
     let copied = context.telling(Doing::Copy, |progress| {
-        let options = CopyOptions { referrers, sparse, ..options(context, progress) };
-        let (from, image, to, name) = (&*from.registry, &image, &*to.registry, &name);
-        async move { copy(from, image, to, name, &options).await }
+        let (sparse, conversion) = (sparse.into(), convert.into());
+        let options = CopyOptions { conversion, referrers, sparse, ..options_of(context, progress) };
+        let (from, jobs, to) = (&*from.registry, &jobs, &*to.registry);
+        async move { copy_all(from, jobs, to, &options).await }
     });
     match copied.await {
-        Ok(copied) => show(context, &name, &copied),
-        Err(e) => Err(suggestions::with_tags(e, context, source, &from, &image).await),
+        Ok(copied) => copied.iter().try_for_each(|copied| show_copied(context, copied)),
+        Err(e) => Err(suggestions::with_tags(e, context, &source, &from, &image).await),
     }
 }
 
 /// Copies an image of the store to another place.
-pub(crate) async fn push(
-    session: &Session,
-    image: &str,
-    target: &str,
-    sparse: Sparse,
-    referrers: bool,
-) -> Result<()> {
-    let (context, image) = (&session.context, session.stored(image).await?);
+pub(crate) async fn push(session: &Session, options: Push) -> Result<()> {
+    let Push { image, target, rewrite_index, referrers, convert } = options;
+    let (context, image) = (&session.context, session.stored(&image).await?);
     suggestions::known(&session.images, &image).await?;
-    let (to, name) = context.target(target).await?;
+    let (to, name) = context.target(&target).await?;
     let pushed = context.telling(Doing::Copy, |progress| {
-        let options = CopyOptions { referrers, sparse, ..options(context, progress) };
+        let sparse = if rewrite_index { Sparse::Rewrite } else { Sparse::Refuse };
+        let scratch = Some(session.images.temporary());
+        let options = CopyOptions {
+            conversion: convert.into(),
+            referrers,
+            scratch,
+            sparse,
+            ..options_of(context, progress)
+        };
         let (cache, image, to, name) = (session.images.cache(), &image, &*to.registry, &name);
         async move { cache.push(image, to, name, &options).await }
     });
-    show(context, &name, &pushed.await?)
+    show_copied(context, &pushed.await?)
 }
 
-fn options(context: &Context, progress: Progress) -> CopyOptions {
+fn options_of(context: &Context, progress: Progress) -> CopyOptions {
     CopyOptions { platforms: context.platforms(), progress, retry: context.retry, ..CopyOptions::default() }
+}
+
+/// Shows what was copied, and of what it was made if that has another digest.
+fn show_copied(context: &Context, copied: &Copied) -> Result<()> {
+    let (digest, original) = (copied.descriptor.digest(), copied.original.digest());
+    if digest == original {
+        return show(context, &copied.target, &copied.descriptor);
+    }
+    let name = &copied.target;
+    let document = json!({ "reference": name.whole(), "digest": digest, "original": original });
+    context.terminal.show(&document, || format!("{name}  {digest}, made of {original}\n"))
 }
 
 /// Shows what a name stands for now.

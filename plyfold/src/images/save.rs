@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use plyfold_core::cache::with_platforms_here;
 use plyfold_core::save::{Contents, SaveBase, SaveImage, SaveOptions, TarReader, content_of};
 use plyfold_core::{CacheProviderExt as _, Opened, Reference, Result, digest};
 
@@ -80,7 +81,13 @@ impl Images {
         let scratch = options.scratch.clone().or_else(|| Some(self.temporary()));
         let options = SaveOptions { scratch, ..options.clone() };
         operation.hand_over();
-        Contents::of(found, &options).await
+        match (Contents::of(found, &options).await, images) {
+            (Err(e), [only]) => match self.cached_name(only).await? {
+                Some(name) => Err(with_platforms_here(&*self.cache, &name, e).await),
+                None => Err(e),
+            },
+            (contents, _) => contents,
+        }
     }
 
     /// The name in the cache that `image` is, unless it is a URI.

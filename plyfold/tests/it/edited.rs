@@ -32,6 +32,9 @@ fn runs_are_as_they_were() {
         place.run("load examples/sample -q"),
         place.run("append localhost/sample:latest {}/agent.tar --tag localhost/new:1"),
         place.run("append localhost/sample:latest {}/agent.tar.gz {}/agent.tar --tag localhost/new:2 --json"),
+        place.run("append localhost/sample:latest {}/agent.tar.gz {}/agent.tar --compress zstd --tag localhost/new:9 --platform linux/amd64"),
+        place.run("append localhost/sample:latest {}/agent.tar.gz --compress gzip --tag localhost/new:9"),
+        place.run("append localhost/sample:latest {}/agent.tar.gz --compress zip --tag localhost/new:9"),
         place.run_fed("append localhost/sample:latest - --tag localhost/new:3 --platform linux/amd64", &tar()),
         place.run("cat localhost/new:3 etc/agent.conf"),
         place.run("tag localhost/new:3 localhost:1/new:3"),
@@ -41,6 +44,11 @@ fn runs_are_as_they_were() {
         place.run("append localhost/sample:latest {}/missing.tar --tag localhost/new:4"),
         place.run("append localhost/sample:latest {} --tag localhost/new:4"),
         place.run("append localhost/sample:latest {}/agent.tar --tag oci:{}/layout:1"),
+        // There is a file of that name here, and a name is no path.
+        place.run("append localhost/sample:latest {}/agent.tar --tag deny.toml:v1 --platform linux/amd64"),
+        place.run("tag localhost/sample:latest deny.toml:v1"),
+        place.run("append localhost/sample:latest {}/agent.tar --tag ./deny.toml:v1"),
+        place.run("append localhost/sample:latest {}/agent.tar --tag dir:layout"),
         place.run("append localhost/sample:latest {}/agent.tar"),
         place.run("append oci:examples/sample:latest {}/agent.tar --tag localhost/new:4"),
         place.run("config localhost/sample:latest --tag localhost/new:5 --platform linux/amd64 --env A=1 -e B=2 --label a=b --user 1000:1000 --workdir /srv --cmd [\"-v\"] --entrypoint /bin/app --expose 80 --volume /data --stop-signal SIGINT"),
@@ -52,6 +60,13 @@ fn runs_are_as_they_were() {
         place.run("config localhost/sample:latest --tag localhost/new:6 --expose web"),
         place.run("config localhost/sample:latest --tag localhost/new:6 --cmd it's"),
         place.run("list"),
+        place.run("load examples/sample -q --platform linux/amd64 --store {}/part"),
+        place.run("config localhost/sample:latest --tag localhost/new:7 --user 0 --platform linux/arm64 --store {}/part"),
+        place.run("append localhost/sample:latest {}/agent.tar --tag localhost/new:7 --platform linux/amd64 --platform linux/arm64 --store {}/part"),
+        place.run("inspect localhost/sample:latest --platform linux/arm64 --store {}/part"),
+        place.run("save localhost/sample:latest --platform linux/arm64 --store {}/part --out {}/part.tar"),
+        place.run("push localhost/sample:latest oci:{}/layout:1 --platform linux/arm64 --store {}/part"),
+        place.run("config localhost/sample:latest --tag localhost/new:7 --user 0 --platform linux/s390x --store {}/part"),
     ]
     .concat();
     baseline::check("plyfold/tests/it/runs/edit.txt", text.as_bytes());
@@ -71,6 +86,57 @@ async fn new_layer(bytes: &[u8]) -> Result<NewLayer> {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), bytes).unwrap();
     NewLayer::read(File::open(file.path()).unwrap(), "new.tar").await
+}
+
+/// A hard link stands for a file of the layer or of those below; without one there is no image.
+#[tokio::test]
+async fn a_layer_whose_hard_link_leads_nowhere_is_refused() {
+    let below = LayerBuilder::new().file("below", 0o644, b"1").dir("folder", 0o755).finish();
+    let sample = samples::of_layers("sample", &[below]);
+    let link = |target: &str| LayerBuilder::new().file("own", 0o644, b"2").hard_link("link", target).finish();
+    for (target, is_taken) in
+        [("own", true), ("below", true), ("nowhere", false), ("folder", false), ("link", false)]
+    {
+        let (_folder, images) = stored(&sample).await;
+        let made = async {
+            let layer = new_layer(&link(target)).await?;
+            edited(&images, &Edit { layers: vec![layer], ..Edit::default() }).await
+        };
+        let made = made.await;
+        let is_there =
+            images.cache().find_descriptor(&reference::parse(NEW).unwrap()).await.unwrap().is_some();
+        assert_eq!((made.is_ok(), is_there), (is_taken, is_taken), "{target}: {made:?}");
+        if let Err(error) = made {
+            assert_eq!(*error.kind(), ErrorKind::Corrupt, "{error}");
+        }
+    }
+}
+
+/// One tar has the same bytes by the same compression, however it comes; what is compressed so stays.
+#[tokio::test]
+async fn layers_are_compressed_on_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let zstd = "zstd".parse().unwrap();
+    let mut digests = Vec::new();
+    for bytes in [tar(), samples::gzip(&[&tar()])] {
+        let layer = new_layer(&bytes).await.unwrap();
+        let (before, diff_id) = (layer.digest().clone(), layer.diff_id().clone());
+        let layer = layer.compressed(zstd, folder.path()).await.unwrap();
+        assert!(*layer.digest() != before && *layer.diff_id() == diff_id);
+        let same = layer.clone().compressed("zstd:19".parse().unwrap(), folder.path()).await.unwrap();
+        assert_eq!(same.digest(), layer.digest());
+        digests.push(layer.digest().clone());
+        let (_folder, images) = stored(&samples::image()).await;
+        edited(&images, &Edit { layers: vec![layer], ..Edit::default() }).await.unwrap();
+        let name = reference::parse(NEW).unwrap();
+        let image = images.cache().new_source(&name, &"linux/amd64".parse().unwrap()).await.unwrap();
+        let added = image.layers().unwrap().last().unwrap().clone();
+        assert!(added.media_type().as_ref().ends_with("tar+zstd"));
+        let mut tar = image.layer_tar(image.layers().unwrap().len() - 1).await.unwrap();
+        let read = tokio::task::spawn_blocking(move || tar.finish()).await.unwrap().unwrap();
+        assert_eq!(read.compression, layer::Compression::Zstd);
+    }
+    assert_eq!(digests[0], digests[1]);
 }
 
 async fn edited(images: &Images, edit: &Edit) -> Result<plyfold::Descriptor> {

@@ -8,6 +8,7 @@ mod attested;
 mod baseline;
 mod command;
 mod compared;
+mod conversions;
 mod disks;
 mod edited;
 mod every_pair;

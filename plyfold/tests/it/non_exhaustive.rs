@@ -11,6 +11,7 @@ const OPTIONS: &[&str] = &[
     "Collect",
     "Config",
     "ConfigChange",
+    "Conversion",
     "CopyJob",
     "CopyOptions",
     "Edit",

@@ -135,7 +135,7 @@ fn timeless(line: &str) -> String {
 }
 
 fn is_progress(line: &str) -> bool {
-    let concurrent = ["blob-done", "blob-opened", "blob-started", "layer-done"];
+    let concurrent = ["blob-done", "blob-opened", "blob-started", "converted", "layer-done"];
     if concurrent.iter().any(|event| line.contains(&format!(r#""event":"{event}""#))) {
         return true;
     }

@@ -17,6 +17,7 @@ use rustix::fs::{XattrFlags, setxattr};
 use tempfile::TempDir;
 
 mod boots;
+mod converted;
 mod edited;
 mod forms;
 mod full;
@@ -41,6 +42,10 @@ mod verity;
 
 use boots::{
     a_guest_boots_again_from_its_set, a_guest_starts_a_command_in_its_folder, the_end_of_a_guest_is_reported,
+};
+use converted::{
+    crane_finds_no_fault_in_converted_images, skopeo_reads_converted_images,
+    umoci_unpacks_the_same_of_converted_images,
 };
 use edited::umoci_makes_the_same_images;
 use forms::{every_form_of_a_real_image_shows_one_tree, every_form_of_every_sample_shows_one_tree};
@@ -131,6 +136,9 @@ oracle_tests! {
     another_user_reads_every_file_of_a_set needs [Need::Mounts, SETPRIV];
     a_disk_of_a_loop_device_is_not_saved_or_started needs [Need::Mounts, Need::FileSystem("ext4")];
     a_disk_of_a_loop_device_does_not_grow needs [Need::Mounts, Need::FileSystem("ext4")];
+    crane_finds_no_fault_in_converted_images needs [DOCKER_REGISTRY, Need::CRANE];
+    skopeo_reads_converted_images needs [Need::SKOPEO, DOCKER_REGISTRY];
+    umoci_unpacks_the_same_of_converted_images needs [Need::UMOCI, DIFF];
     umoci_makes_the_same_images needs [Need::UMOCI, Need::SKOPEO, DIFF];
     git_makes_the_same_tree_of_a_package needs [GIT];
     file_systems_are_those_of_dumpe2fs needs [

@@ -28,6 +28,8 @@ pub(super) enum Fault {
     BlobsReadTwice,
     CapabilitiesLie,
     ChildNotVerified,
+    ConversionForgotten,
+    CopyRecompresses,
     CopyReserialises,
     CosignTagsLost,
     DelayLost,

@@ -10,9 +10,9 @@ use plyfold_conformance::tree::{LayerEntry, TreeLine, stacked};
 use plyfold_conformance::{Client, CoreClient};
 use plyfold_core::save::ArchiveForm;
 use plyfold_core::{
-    Attestation, AttestationOrigin, Blob, BlobRange, CopyOptions, Descriptor, Digest, Document, Error,
-    ErrorKind, ImageRegistry, ImageSource, ImageSourceExt, Platform, RawManifest, Reference, Result, Sparse,
-    reference,
+    Attestation, AttestationOrigin, Blob, BlobRange, Conversion, CopyOptions, Descriptor, Digest, Document,
+    Error, ErrorKind, ImageRegistry, ImageSource, ImageSourceExt, Platform, RawManifest, Reference, Result,
+    Sparse, reference,
 };
 
 use super::base::{Content, Fault};
@@ -220,6 +220,13 @@ impl Client for BrokenClient {
         let mut options = options.clone();
         if self.fault == Fault::SubsetLosesItsDigest && options.sparse == Sparse::Keep {
             options.sparse = Sparse::Rewrite;
+        }
+        match self.fault {
+            Fault::ConversionForgotten => options.conversion = None,
+            Fault::CopyRecompresses => {
+                options.conversion.get_or_insert(Conversion { compress: Some("zstd".parse()?), form: None });
+            }
+            _ => {}
         }
         let sound = CoreClient.copy_part(from, image, to, target, &options).await?;
         if self.fault == Fault::CosignTagsLost && options.referrers {

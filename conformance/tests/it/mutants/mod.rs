@@ -89,6 +89,7 @@ const REGISTRY: &[(&str, &[Fault])] = &[
     ("X 274", &[Fault::NamesOneByOne]),
     ("X 275", &[Fault::SubsetForgetsAttestations, Fault::SubsetLosesItsDigest]),
     ("X 276", &[Fault::CosignTagsLost, Fault::ReferrersUnlisted]),
+    ("X 277", &[Fault::ConversionForgotten, Fault::CopyRecompresses]),
     ("X 280", &[Fault::ReferrersLost]),
 ];
 
