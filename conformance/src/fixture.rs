@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use plyfold_core::copy::{CopyOptions, copy};
+use plyfold_core::copy::{Copied, CopyFrom, CopyOptions, copy, copy_from};
 use plyfold_core::edit::Edit;
 use plyfold_core::save::{ArchiveForm, SaveOptions};
 use plyfold_core::{
@@ -262,6 +262,16 @@ pub trait Client: Debug + Send + Sync {
         options: &CopyOptions,
     ) -> Result<Descriptor> {
         copy(from, image, to, target, options).await
+    }
+
+    /// A copy of images of several places.
+    async fn copy_from(
+        &self,
+        jobs: &[CopyFrom<'_>],
+        to: &dyn ImageRegistry,
+        options: &CopyOptions,
+    ) -> Result<Vec<Copied>> {
+        copy_from(jobs, to, options).await
     }
 
     /// The entries of a layer, read to its verified end.

@@ -1,4 +1,4 @@
-//! The copy engine: an image from one backend into another, digests unchanged.
+//! The copy engine: images from backends into another, digests unchanged.
 
 pub(crate) mod convert;
 mod documents;
@@ -14,10 +14,10 @@ use self::ends::{Counts, Ends};
 use self::engine::Copier;
 use crate::manifest::RawManifest;
 use crate::registry::{ImageRegistry, PushSession};
-use crate::{Advice, Descriptor, Digest, Error, ErrorKind, Reference, Result, reference};
+use crate::{Advice, Descriptor, Digest, Error, ErrorKind, Reference, Result, Size, reference, select};
 
 pub use self::convert::asked::{Conversion, ConversionFault, MediaForm, Recompression};
-pub use self::options::{Copied, CopyFault, CopyJob, CopyOptions, Platforms, Sparse};
+pub use self::options::{Copied, CopyFault, CopyFrom, CopyJob, CopyOptions, Platforms, Sparse};
 
 /// Copies an image between backends. Blobs come first, then manifests, then indexes; the name is set last. Every
 /// document is carried on byte for byte, so that digests and signatures survive (rule X 99
@@ -60,19 +60,55 @@ pub async fn copy_all(
     options: &CopyOptions,
 ) -> Result<Vec<Copied>> {
     let operation = options.progress.operation();
-    let options = &CopyOptions { progress: operation.progress().clone(), ..options.clone() };
-    let copied = match Box::pin(copying(from, jobs, to, options, &[])).await {
-        Err(e) if *e.kind() == ErrorKind::NotFound => Err(against(from, e).await),
-        copied => copied,
-    };
-    operation.end(copied)
+    let options = CopyOptions { progress: operation.progress().clone(), ..options.clone() };
+    operation.end(Box::pin(copying(&of_one(from, jobs, &options), to, Order::Names, &[])).await)
 }
 
-/// The error of content that is not there, with what a delta leaves it to.
-async fn against(from: &dyn ImageRegistry, error: Error) -> Error {
-    match from.bases().await {
-        Ok(bases) if !bases.is_empty() => error.with_advice(Advice::LoadBase { bases }),
-        _ => error,
+/// Copies images of several backends into one, as [`copy_all`] does for one backend, and what refers to them before the names:
+/// these are set last, all together with the tags of cosign. With an error no image has a new name, where the target can
+/// [set several in one step](crate::Capabilities::atomic_names); also by referrers that are missing in a source.
+///
+/// What of each image is copied is in its [`CopyFrom`], not in `options`.
+///
+/// # Contract
+/// X 279 `images_of_several_places_are_named_last`.
+///
+/// # Errors
+/// As [`copy_all`].
+pub async fn copy_from(
+    jobs: &[CopyFrom<'_>],
+    to: &dyn ImageRegistry,
+    options: &CopyOptions,
+) -> Result<Vec<Copied>> {
+    let operation = options.progress.operation();
+    let own = |job: &CopyFrom<'_>| CopyOptions {
+        platforms: job.platforms.clone(),
+        progress: operation.progress().clone(),
+        referrers: job.referrers,
+        sparse: job.sparse,
+        ..options.clone()
+    };
+    let jobs = jobs.iter().map(|job| Placed { from: job.from, job: &job.job, options: own(job) });
+    let jobs: Vec<Placed<'_>> = jobs.collect();
+    operation.end(Box::pin(copying(&jobs, to, Order::Referrers, &[])).await)
+}
+
+/// What the target's name is to stand for after a copy. Documents are read only where not all of an index is copied.
+///
+/// # Errors
+/// Those of the source; [`PlatformNotFound`](crate::ErrorKind::PlatformNotFound).
+pub async fn copied_descriptor(job: &CopyFrom<'_>) -> Result<Descriptor> {
+    let (from, image) = (job.from, &job.job.image);
+    match (&job.platforms, job.sparse) {
+        (Platforms::One(platform), _) => {
+            Ok(select::find(from, image, platform).await?.raw.descriptor().clone())
+        }
+        (Platforms::Some(platforms), Sparse::Rewrite) => {
+            let root = select::raw(from, image).await?;
+            let chosen = subset::chosen(from, image, &root, platforms).await?;
+            Ok(subset::part(from, image, &root, &chosen).await?.root.descriptor().clone())
+        }
+        _ => from.resolve(image).await.map_err(|e| e.with_image(image)),
     }
 }
 
@@ -86,21 +122,103 @@ pub(crate) async fn copy_without(
     absent: Vec<Digest>,
 ) -> Result<Copied> {
     let jobs = [CopyJob { image: image.clone(), target: target.clone() }];
-    let copied = Box::pin(copying(from, &jobs, to, options, &absent)).await?;
+    let copied = Box::pin(copying(&of_one(from, &jobs, options), to, Order::Names, &absent)).await?;
     copied.into_iter().next().ok_or_else(|| Error::config("nothing is copied"))
 }
 
+/// Bytes of the documents that get names together: they are kept in memory until then.
+const NAMED: u64 = 64 << 20;
+
+/// What comes first when all content is there.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Order {
+    Names,
+    Referrers,
+}
+
+/// One image, and how it is copied.
+struct Placed<'a> {
+    from: &'a dyn ImageRegistry,
+    job: &'a CopyJob,
+    options: CopyOptions,
+}
+
+fn of_one<'a>(from: &'a dyn ImageRegistry, jobs: &'a [CopyJob], options: &CopyOptions) -> Vec<Placed<'a>> {
+    jobs.iter().map(|job| Placed { from, job, options: options.clone() }).collect()
+}
+
 async fn copying(
-    from: &dyn ImageRegistry,
-    jobs: &[CopyJob],
+    jobs: &[Placed<'_>],
     to: &dyn ImageRegistry,
-    options: &CopyOptions,
+    order: Order,
     absent: &[Digest],
 ) -> Result<Vec<Copied>> {
-    check(options)?;
+    for Placed { options, .. } in jobs {
+        check(options)?;
+    }
+    let sessions = sessions(jobs, to)?;
+    let all = Counts::default();
+    let counts: Vec<Counts> = jobs.iter().map(|_| all.beside()).collect();
+    let copiers = jobs.iter().zip(&counts).filter_map(|(Placed { from, job, options }, counts)| {
+        let session = sessions.get(&reference::repository_of(&job.target))?;
+        let ends = Ends { from: *from, image: &job.image, to, target: &job.target, session, options, counts };
+        Some(Copier::new(ends, order == Order::Referrers))
+    });
+    let mut copiers: Vec<Copier<'_>> = copiers.collect();
+    let (mut raws, mut originals) = (Vec::with_capacity(jobs.len()), Vec::with_capacity(jobs.len()));
+    let mut bytes = 0;
+    for copier in &mut copiers {
+        copier.leave_out(absent)?;
+        let (raw, original) = against(copier.ends.from, copier.bring().await).await?;
+        bytes += raw.descriptor().size();
+        if bytes > NAMED {
+            let message = format!("more than {} of manifests and indexes get names together", Size(NAMED));
+            return Err(Error::limit(message).with_image(copier.ends.image));
+        }
+        raws.push(raw);
+        originals.push(original);
+    }
+    if order == Order::Names {
+        name(&copiers, &raws).await?;
+    }
+    // All that there is comes before what is missing is named.
+    let mut complete = Ok(());
+    for (copier, raw) in copiers.iter().zip(&raws).filter(|(copier, _)| copier.ends.options.referrers) {
+        copier.meet(raw);
+        complete = complete.and(against(copier.ends.from, copier.all_referrers().await).await);
+    }
+    complete?;
+    if order == Order::Referrers {
+        name(&copiers, &raws).await?;
+    }
+    let copied = jobs.iter().zip(&raws).zip(originals).zip(&counts);
+    let copied = copied.map(|(((Placed { job, .. }, raw), original), counts)| {
+        let (moved, present) = counts.bytes();
+        let (target, descriptor) = (job.target.clone(), raw.descriptor().clone());
+        Copied { target, descriptor, original, moved, present }
+    });
+    Ok(copied.collect())
+}
+
+/// Says of content that is not there what a delta leaves it to.
+async fn against<T>(from: &dyn ImageRegistry, outcome: Result<T>) -> Result<T> {
+    match outcome {
+        Err(error) if *error.kind() == ErrorKind::NotFound => Err(match from.bases().await {
+            Ok(bases) if !bases.is_empty() => error.with_advice(Advice::LoadBase { bases }),
+            _ => error,
+        }),
+        outcome => outcome,
+    }
+}
+
+/// A session for each repository of the target.
+fn sessions<'a>(
+    jobs: &'a [Placed<'_>],
+    to: &'a dyn ImageRegistry,
+) -> Result<HashMap<String, PushSession<'a>>> {
     let mut targets = HashSet::new();
-    let mut sessions: HashMap<String, PushSession<'_>> = HashMap::new();
-    for CopyJob { image, target } in jobs {
+    let mut sessions = HashMap::new();
+    for Placed { from, job: CopyJob { image, target }, options } in jobs {
         if !targets.insert(target.whole()) {
             return Err(Error::config("two images are to be copied to one name").with_image(target));
         }
@@ -114,41 +232,7 @@ async fn copying(
             return Err(to.unsupported("list referrers").with_image(target));
         }
     }
-    let all = Counts::default();
-    let counts: Vec<Counts> = jobs.iter().map(|_| all.beside()).collect();
-    let copiers = jobs.iter().zip(&counts).filter_map(|(CopyJob { image, target }, counts)| {
-        let session = sessions.get(&reference::repository_of(target))?;
-        Some(Copier::new(Ends { from, image, to, target, session, options, counts }))
-    });
-    let mut copiers: Vec<Copier<'_>> = copiers.collect();
-    let (mut raws, mut originals) = (Vec::with_capacity(jobs.len()), Vec::with_capacity(jobs.len()));
-    for copier in &mut copiers {
-        copier.leave_out(absent)?;
-        let (raw, original) = copier.bring().await?;
-        raws.push(raw);
-        originals.push(original);
-    }
-    name(&copiers, &raws).await?;
-    if options.referrers {
-        // All that there is comes before what is missing is named.
-        let mut complete = Ok(());
-        for copier in &copiers {
-            complete = complete.and(copier.all_referrers().await);
-        }
-        complete?;
-    }
-    let copied =
-        jobs.iter().zip(&raws).zip(originals).zip(&counts).map(|(((job, raw), original), counts)| {
-            let (moved, present) = counts.bytes();
-            Copied {
-                target: job.target.clone(),
-                descriptor: raw.descriptor().clone(),
-                original,
-                moved,
-                present,
-            }
-        });
-    Ok(copied.collect())
+    Ok(sessions)
 }
 
 /// Refuses what no copy can do.
@@ -162,21 +246,25 @@ fn check(options: &CopyOptions) -> Result<()> {
     }
 }
 
-/// Sets the names of all images, and stores again what they need when that is gone.
+/// Sets the names of all images, with the tags of cosign that wait for that, and stores again what they need when that is gone.
 async fn name(copiers: &[Copier<'_>], raws: &[RawManifest]) -> Result<()> {
-    let Some(first) = copiers.first() else { return Ok(()) };
+    let Some(first) = copiers.first().filter(|first| !first.ends.options.dry_run) else { return Ok(()) };
     let to = first.ends.to;
-    let names: Vec<(Reference, RawManifest)> =
-        copiers.iter().zip(raws).map(|(copier, raw)| (copier.ends.target.clone(), raw.clone())).collect();
+    let tops =
+        copiers.iter().zip(raws).map(|(copier, raw)| (copier, (copier.ends.target.clone(), raw.clone())));
+    let tags = copiers.iter().flat_map(|copier| copier.take_tags().into_iter().map(move |tag| (copier, tag)));
+    let mut known = HashSet::new();
+    let (of, names): (Vec<&Copier<'_>>, Vec<(Reference, RawManifest)>) =
+        tops.chain(tags).filter(|(_, (name, _))| known.insert(name.whole())).unzip();
     let attempt = || async {
-        for (copier, (name, raw)) in copiers.iter().zip(&names) {
+        for (copier, (name, raw)) in of.iter().zip(&names) {
             copier.ends.session.complete(name, raw).await?;
         }
         let absent: Vec<Digest> = copiers.iter().flat_map(Copier::left_out).cloned().collect();
         if absent.is_empty() { to.push_names(&names).await } else { to.push_sparse(&names, &absent).await }
     };
     let repair = || async {
-        for (copier, raw) in copiers.iter().zip(raws) {
+        for (copier, (_, raw)) in of.iter().zip(&names) {
             copier.repair(raw).await?;
         }
         Ok(())
@@ -186,9 +274,8 @@ async fn name(copiers: &[Copier<'_>], raws: &[RawManifest]) -> Result<()> {
         _ => e.with_endpoint(to),
     };
     first.ends.repairing(attempt, repair, at).await?;
-    for (copier, raw) in copiers.iter().zip(raws) {
+    for (copier, (_, raw)) in of.iter().zip(&names) {
         copier.ends.session.named(raw).await;
-        copier.stored(raw);
     }
     Ok(())
 }

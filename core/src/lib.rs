@@ -90,8 +90,8 @@ pub use cache::{
     Lease, ListedImage, LoadOptions, Loaded, NameChange, Usage, Verified, Verify,
 };
 pub use copy::{
-    Conversion, ConversionFault, Copied, CopyFault, CopyJob, CopyOptions, MediaForm, Platforms,
-    Recompression, Sparse, copy, copy_all,
+    Conversion, ConversionFault, Copied, CopyFault, CopyFrom, CopyJob, CopyOptions, MediaForm, Platforms,
+    Recompression, Sparse, copied_descriptor, copy, copy_all, copy_from,
 };
 pub use credential::{Credential, Secret};
 pub use differences::{Difference, Differences, FileChange, FileField};

@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 use futures_util::stream;
-use plyfold_core::copy::{Conversion, CopyOptions, MediaForm, copy};
+use plyfold_core::copy::{Conversion, Copied, CopyFrom, CopyJob, CopyOptions, MediaForm, copy};
 use plyfold_core::layer::Compression;
 use plyfold_core::memory::MemoryRegistry;
+use plyfold_core::pull::Retry;
 use plyfold_core::{
     Blob, BlobRange, Descriptor, Error, ErrorKind, ImageRegistry, ImageSourceExt as _, MediaType, Platform,
     Platforms, RawManifest, Reference, Sparse, digest, reference,
@@ -38,6 +39,9 @@ rules! {
     "X 277" a_conversion_is_asked_for:
         "a copy without a conversion keeps the digest; with one the layers are compressed as was asked, documents have the form that \
          was asked for, configurations and diff_ids stay, and the same conversion gives the same digest again",
+    "X 279" images_of_several_places_are_named_last:
+        "of images of several places none has its name before everything is there, also what refers to the last of them; a copy \
+         that fails sets no name, and one that stores nothing counts what is missing",
     "X 280" referrers_pushed_together_are_all_listed:
         "what is pushed together, each with a subject, is listed by the subjects, once, beside what was listed before",
 }
@@ -312,6 +316,69 @@ async fn a_conversion_is_asked_for(fixture: &dyn Fixture) {
                 assert_eq!(Compression::by_magic(&content), how.compression());
             }
         }
+    }
+}
+
+async fn images_of_several_places_are_named_last(fixture: &dyn Fixture) {
+    let subject = open(fixture, &samples::image()).await;
+    let (registry, name) = (&*subject.registry, subject.reference());
+    let can = registry.capabilities();
+    let image = sound(reference::parse(NAME));
+    let made = ["first", "second"].map(|text| {
+        let sample =
+            samples::of_layers(text, &[LayerBuilder::new().file(text, 0o644, text.as_bytes()).finish()]);
+        let origin = MemoryRegistry::new(text);
+        fill(&origin, &FixtureImage::new(NAME, &sample));
+        (origin, sample, of_tag(name, name.repository(), text))
+    });
+    let (origin, second, _) = &made[1];
+    // What is missing at first: a blob of what refers to the second image, or of the image itself.
+    let other = samples::subject();
+    let raw = sound(RawManifest::new(other.top_bytes().clone(), Some(other.top.media_type())));
+    let referrer = noted(&raw, "about the second", &second.top);
+    let from = if can.referrers { &other } else { second };
+    let blobs: Vec<_> = from.blobs.iter().filter(|blob| !blob.is_manifest()).collect();
+    if can.referrers {
+        let by_digest = at(&image, referrer.digest());
+        let kind = referrer.descriptor().media_type().clone();
+        origin.insert_manifest(&by_digest, kind, referrer.digest(), referrer.bytes().clone());
+    }
+    let (missing, others) = blobs.split_last().expect("the sample has blobs");
+    for blob in others {
+        origin.insert_blob(&image, blob.descriptor.digest().clone(), blob.bytes.clone());
+    }
+    if !can.referrers {
+        origin.insert_blob(&image, missing.descriptor.digest().clone(), Bytes::from_static(b"damaged"));
+    }
+    let jobs = made.each_ref().map(|(origin, _, target)| {
+        let job = CopyJob { image: image.clone(), target: target.clone() };
+        let mut from = CopyFrom::new(origin, job);
+        from.referrers = can.referrers;
+        from
+    });
+    let options = CopyOptions { retry: Retry { attempts: 1, ..Retry::default() }, ..CopyOptions::default() };
+    let failed = subject.client.copy_from(&jobs, registry, &options).await;
+    if !can.push {
+        assert_kind(failed, &ErrorKind::Unsupported);
+        return;
+    }
+    let kind = if can.referrers { ErrorKind::NotFound } else { ErrorKind::Corrupt };
+    assert_kind(failed, &kind);
+    for (_, _, target) in &made {
+        assert_kind(registry.manifest(target).await, &ErrorKind::NotFound);
+    }
+    origin.insert_blob(&image, missing.descriptor.digest().clone(), missing.bytes.clone());
+    let dry = CopyOptions { dry_run: true, ..options.clone() };
+    let counted = sound(subject.client.copy_from(&jobs, registry, &dry).await);
+    for (_, _, target) in &made {
+        assert_kind(registry.manifest(target).await, &ErrorKind::NotFound);
+    }
+    let copied = sound(subject.client.copy_from(&jobs, registry, &options).await);
+    let moved = |copied: &[Copied]| copied.iter().map(|one| one.moved).sum::<u64>();
+    assert!(moved(&counted) >= moved(&copied), "{counted:?} {copied:?}");
+    for ((_, sample, target), copied) in made.iter().zip(&copied) {
+        assert_eq!(copied.descriptor.digest(), sample.top.digest());
+        assert!(sound(registry.manifest(target).await).bytes() == sample.top_bytes(), "{target}");
     }
 }
 

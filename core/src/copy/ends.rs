@@ -121,14 +121,19 @@ impl Ends<'_> {
 
     /// Copies config and layers, each digest once.
     pub(crate) async fn blobs(&self, raw: &RawManifest) -> Result<()> {
-        // What is there now must still be there when the name is set.
-        self.session.expect(raw).await.map_err(|e| e.with_endpoint(self.to))?;
+        let is_dry = self.options.dry_run;
+        if !is_dry {
+            // What is there now must still be there when the name is set.
+            self.session.expect(raw).await.map_err(|e| e.with_endpoint(self.to))?;
+        }
         let (mut unique, mut digests) = (raw.references(), HashSet::new());
         unique.retain(|blob| digests.insert(blob.digest().clone()));
         let planned =
             unique.iter().filter(|blob| self.counts.brought(blob.digest(), self.target) != Some(true));
         let size = planned.map(Descriptor::size).fold(0, u64::saturating_add);
-        self.options.progress.emit(Event::Planned { size });
+        if !is_dry {
+            self.options.progress.emit(Event::Planned { size });
+        }
         let jobs = unique.into_iter().map(|blob| async move { self.blob(&blob).await });
         stream::iter(jobs).buffer_unordered(self.concurrency()).try_collect().await
     }
@@ -188,6 +193,9 @@ impl Ends<'_> {
         if brought == Some(true) {
             return Ok(());
         }
+        if self.options.dry_run {
+            return self.look(blob).await.map_err(at);
+        }
         let has = || self.session.has_blob(blob);
         let is_there = brought.is_some() || self.retrying(digest.as_ref(), has).await.map_err(at)?;
         if is_there || self.mounted(blob).await {
@@ -230,6 +238,17 @@ impl Ends<'_> {
             (None, None) => return self.from.fetch_blob(self.image, blob, BlobRange::FULL).await,
         };
         Blob::from_reader(blob, BlobRange::FULL, file)
+    }
+
+    /// Counts a blob as a copy would.
+    async fn look(&self, blob: &Descriptor) -> Result<()> {
+        let digest = blob.digest();
+        let has = || self.to.has_blob(self.target, blob);
+        let is_there = self.counts.place(digest).is_some() || self.retrying(digest.as_ref(), has).await?;
+        let count = if is_there { &self.counts.present } else { &self.counts.moved };
+        count.fetch_add(blob.size(), Ordering::Relaxed);
+        self.counts.went(digest, self.target);
+        Ok(())
     }
 
     /// Whether the target could take the blob from another of its repositories: that of the image, if this is on the same

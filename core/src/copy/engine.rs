@@ -23,11 +23,21 @@ pub(super) struct Copier<'a> {
     left_out: HashSet<Digest>,
     /// Indexes that list less than in the source, by their digests.
     rewritten: HashMap<Digest, RawManifest>,
+    /// Whether tags of cosign wait for the names of the images, and those that do.
+    names_last: bool,
+    tags: Mutex<Vec<(Reference, RawManifest)>>,
 }
 
 impl<'a> Copier<'a> {
-    pub(super) fn new(ends: Ends<'a>) -> Self {
-        Self { ends, documents: Mutex::default(), left_out: HashSet::new(), rewritten: HashMap::new() }
+    pub(super) fn new(ends: Ends<'a>, names_last: bool) -> Self {
+        Self {
+            ends,
+            documents: Mutex::default(),
+            left_out: HashSet::new(),
+            rewritten: HashMap::new(),
+            names_last,
+            tags: Mutex::default(),
+        }
     }
 
     /// What the target's name is to stand for, when all that it needs is there; and what that was in the source.
@@ -104,9 +114,14 @@ impl<'a> Copier<'a> {
         self.content(raw, limits::NESTING).await
     }
 
-    /// Notes a document as one that is there.
-    pub(super) fn stored(&self, raw: &RawManifest) {
-        self.documents().store(raw.digest().clone());
+    /// Notes a document as one to ask for what refers to it.
+    pub(super) fn meet(&self, raw: &RawManifest) {
+        self.documents().meet(raw.digest());
+    }
+
+    /// The tags of cosign that wait for the names of the images.
+    pub(super) fn take_tags(&self) -> Vec<(Reference, RawManifest)> {
+        std::mem::take(&mut *self.tags())
     }
 
     /// Copies what refers to the image, and names what of that is missing.
@@ -179,7 +194,9 @@ impl<'a> Copier<'a> {
             Ok(())
         };
         let at = |e: Error| e.with_image(self.ends.target).with_endpoint(self.ends.to);
-        self.ends.repairing(attempt, repair, at).await?;
+        if !self.ends.options.dry_run {
+            self.ends.repairing(attempt, repair, at).await?;
+        }
         let mut known = self.documents();
         for raw in documents {
             known.store(raw.digest().clone());
@@ -214,7 +231,13 @@ impl<'a> Copier<'a> {
         }
         for tag in reference::cosign_tags(subject) {
             let Some(raw) = self.there(self.tagged(&tag).await)?.flatten() else { continue };
-            self.push(&reference::tagged(self.ends.target, tag), &raw).await?;
+            let name = reference::tagged(self.ends.target, tag);
+            if self.names_last {
+                self.meet(&raw);
+                self.tags().push((name, raw));
+            } else {
+                self.push(&name, &raw).await?;
+            }
         }
         Ok(())
     }
@@ -249,5 +272,9 @@ impl<'a> Copier<'a> {
     fn documents(&self) -> MutexGuard<'_, Documents> {
         // Every change is one insertion, so a poisoned lock is consistent.
         self.documents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tags(&self) -> MutexGuard<'_, Vec<(Reference, RawManifest)>> {
+        self.tags.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

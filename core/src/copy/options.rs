@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::convert::asked::Conversion;
 use crate::progress::Progress;
 use crate::pull::Retry;
+use crate::registry::ImageRegistry;
 use crate::{Descriptor, Platform, Reference};
 
 /// What of an index is copied.
@@ -49,6 +50,8 @@ pub struct CopyOptions {
     pub concurrency: usize,
     /// What is changed of the image. Without it every digest is kept.
     pub conversion: Option<Conversion>,
+    /// Reads documents and looks for blobs in the target, and stores nothing: what is copied is what would be.
+    pub dry_run: bool,
     /// What of an index is copied.
     pub platforms: Platforms,
     /// Where events go.
@@ -70,6 +73,7 @@ impl Default for CopyOptions {
         Self {
             concurrency: 4,
             conversion: None,
+            dry_run: false,
             platforms: Platforms::default(),
             progress: Progress::none(),
             referrers: false,
@@ -87,6 +91,29 @@ pub struct CopyJob {
     pub image: Reference,
     /// Its name in the target.
     pub target: Reference,
+}
+
+/// One image of a copy from several places.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct CopyFrom<'a> {
+    /// The place that it is in.
+    pub from: &'a dyn ImageRegistry,
+    /// Its names.
+    pub job: CopyJob,
+    /// What of an index is copied.
+    pub platforms: Platforms,
+    /// Copies what refers to the image, too: as [`CopyOptions::referrers`].
+    pub referrers: bool,
+    /// What happens to an index of which not all is copied.
+    pub sparse: Sparse,
+}
+
+impl<'a> CopyFrom<'a> {
+    /// All of an image, without what refers to it.
+    pub fn new(from: &'a dyn ImageRegistry, job: CopyJob) -> Self {
+        Self { from, job, platforms: Platforms::All, referrers: false, sparse: Sparse::default() }
+    }
 }
 
 /// An image that was copied.

@@ -14,7 +14,7 @@ use super::{docker, oci};
 use crate::blocking::Stop;
 use crate::progress::{Event, Operation};
 use crate::range_write::RangeWrite;
-use crate::{Digest, Result};
+use crate::{Descriptor, Digest, Result};
 
 /// All that an archive of some images has: their documents are read, their blobs are read when it is written.
 ///
@@ -40,6 +40,7 @@ pub struct Contents {
     /// Ends when all is written.
     operation: Operation,
     names: usize,
+    left_out: u64,
 }
 
 impl Contents {
@@ -56,12 +57,27 @@ impl Contents {
             ArchiveForm::Oci => oci::members(&gathered, &options)?,
         };
         let names = gathered.names.len();
-        Ok(Self { images, members, options, runtime: Handle::current(), operation, names })
+        let left_out = gathered.absent.values().map(Descriptor::size).fold(0, u64::saturating_add);
+        Ok(Self { images, members, options, runtime: Handle::current(), operation, names, left_out })
     }
 
     /// How many names and images without one the archive has.
     pub fn names(&self) -> usize {
         self.names
+    }
+
+    /// Bytes of the blobs that are written.
+    pub fn size(&self) -> u64 {
+        let sizes = self.members.values().map(|member| match member {
+            Member::Blob(blob, _) | Member::Layer(blob, ..) => blob.size(),
+            Member::Bytes(_) => 0,
+        });
+        sizes.fold(0, u64::saturating_add)
+    }
+
+    /// Bytes of the blobs that are left out, because the receiver [has](SaveOptions::since) them.
+    pub fn left_out(&self) -> u64 {
+        self.left_out
     }
 
     /// The archive as a stream, which is written by a thread of its own while it is read.
@@ -90,12 +106,7 @@ impl Contents {
     }
 
     fn into_writer(self) -> (Writer, Operation) {
-        let sizes = self.members.values().map(|member| match member {
-            Member::Blob(blob, _) | Member::Layer(blob, ..) => blob.size(),
-            Member::Bytes(_) => 0,
-        });
-        let size = sizes.fold(0, u64::saturating_add);
-        self.options.progress.emit(Event::Planned { size });
+        self.options.progress.emit(Event::Planned { size: self.size() });
         let Self { images, members, options, runtime, operation, .. } = self;
         (Writer { images, members, options, runtime }, operation)
     }

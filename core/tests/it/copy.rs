@@ -2,9 +2,9 @@
 
 use plyfold_core::memory::{MemoryCache, MemoryRegistry};
 use plyfold_core::{
-    Advice, CacheProviderExt, CopyFault, CopyJob, CopyOptions, Descriptor, Document, ErrorKind,
-    ImageRegistry, ImageRegistryExt, ImageSourceExt, MediaType, Platforms, RawManifest, Sparse, copy,
-    copy_all, digest, reference,
+    Advice, CacheProviderExt, CopyFault, CopyFrom, CopyJob, CopyOptions, Descriptor, Document, ErrorKind,
+    ImageRegistry, ImageRegistryExt, ImageSourceExt, MediaType, Platforms, RawManifest, Sparse,
+    copied_descriptor, copy, copy_all, copy_from, digest, reference,
 };
 use serde_json::json;
 
@@ -94,6 +94,78 @@ async fn several_images_are_copied_together_or_not_at_all() {
     let twice = [jobs[0].clone(), CopyJob { image: name(texts[1]), target: name(texts[0]) }];
     let error = copy_all(&from, &twice, &to, &CopyOptions::default()).await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Config, "{error}");
+}
+
+/// What gets names together is in memory until then.
+#[tokio::test]
+async fn documents_that_get_names_together_are_bounded() {
+    let (from, to) = (MemoryRegistry::new("a"), MemoryRegistry::new("b"));
+    let image = name("example.com/app:1");
+    let text = json!({
+        "schemaVersion": 2, "mediaType": MediaType::ImageIndex.as_ref(), "manifests": [],
+        "annotations": { "org.example.filler": "x".repeat(3 << 20) },
+    });
+    let raw = RawManifest::new(text.to_string(), None).unwrap();
+    from.insert_manifest(&image, MediaType::ImageIndex, raw.digest(), raw.bytes().clone());
+    let jobs = |count: usize| -> Vec<CopyJob> {
+        let target = |number| name(&format!("example.com/app:{number}"));
+        (0..count).map(|number| CopyJob { image: image.clone(), target: target(number) }).collect()
+    };
+    copy_all(&from, &jobs(21), &to, &CopyOptions::default()).await.unwrap();
+    let other = MemoryRegistry::new("c");
+    let error = copy_all(&from, &jobs(22), &other, &CopyOptions::default()).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Limit, "{error}");
+    assert!(!other.exists(&name("example.com/app:0")).await.unwrap());
+}
+
+/// A dry run stores nothing, and counts each blob once.
+#[tokio::test]
+async fn a_dry_run_counts_what_a_copy_moves() {
+    let (from, cache) = (MemoryRegistry::new("a"), MemoryCache::new().unwrap());
+    let to = cache.as_target();
+    let texts = ["example.com/app:1", "example.com/app:2"];
+    let shared = layer("shared", 10);
+    for text in texts {
+        put_image(&from, &name(text), ("linux", "amd64"), &[shared.clone(), layer(text, 10)]);
+    }
+    let job = |text| CopyFrom::new(&from, CopyJob { image: name(text), target: name(text) });
+    copy_from(&[job(texts[0])], &to, &CopyOptions::default()).await.unwrap();
+    for dry_run in [true, true, false] {
+        let options = CopyOptions { dry_run, ..CopyOptions::default() };
+        let copied = copy_from(&texts.map(job), &to, &options).await.unwrap();
+        assert_eq!(copied[0].moved, 0, "{dry_run}");
+        let size = |text| {
+            let content = layer(text, 10);
+            u64::try_from(content.len()).unwrap()
+        };
+        // The config is the other one that is not shared.
+        let [own, all] = [copied[1].moved, copied[1].moved + copied[1].present];
+        assert!(own >= size(texts[1]) && own < all, "{dry_run}: {copied:?}");
+        assert_eq!(copied[1].descriptor, copied_descriptor(&job(texts[1])).await.unwrap());
+        assert_eq!(to.exists(&name(texts[1])).await.unwrap(), !dry_run);
+    }
+}
+
+/// What a copy of some platforms stands for is known without one.
+#[tokio::test]
+async fn the_descriptor_of_a_copy_is_known_before_it() {
+    let from = two_platforms().await;
+    let image = name("example.com/app:1");
+    let amd64 = || AMD64.parse().unwrap();
+    for (platforms, sparse) in [
+        (Platforms::All, Sparse::Refuse),
+        (Platforms::One(amd64()), Sparse::Refuse),
+        (Platforms::Some(vec![amd64()]), Sparse::Keep),
+        (Platforms::Some(vec![amd64()]), Sparse::Rewrite),
+    ] {
+        let to = MemoryRegistry::new("b");
+        let mut job = CopyFrom::new(&from, CopyJob { image: image.clone(), target: image.clone() });
+        (job.platforms, job.sparse) = (platforms, sparse);
+        let known = copied_descriptor(&job).await.unwrap();
+        let copied = copy_from(std::slice::from_ref(&job), &to, &CopyOptions::default()).await.unwrap();
+        assert_eq!(copied[0].descriptor.digest(), known.digest(), "{job:?}");
+        assert_eq!(to.resolve(&image).await.unwrap().digest(), known.digest(), "{job:?}");
+    }
 }
 
 /// An index of three images, of which two have an attestation.

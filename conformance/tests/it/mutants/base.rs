@@ -57,6 +57,7 @@ pub(super) enum Fault {
     NameNotOverridden,
     NamesHidden,
     NamesOneByOne,
+    NamesPlaceByPlace,
     NestingIgnored,
     NestingUnbounded,
     None,

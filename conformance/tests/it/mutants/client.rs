@@ -10,9 +10,9 @@ use plyfold_conformance::tree::{LayerEntry, TreeLine, stacked};
 use plyfold_conformance::{Client, CoreClient};
 use plyfold_core::save::ArchiveForm;
 use plyfold_core::{
-    Attestation, AttestationOrigin, Blob, BlobRange, Conversion, CopyOptions, Descriptor, Digest, Document,
-    Error, ErrorKind, ImageRegistry, ImageSource, ImageSourceExt, Platform, RawManifest, Reference, Result,
-    Sparse, reference,
+    Attestation, AttestationOrigin, Blob, BlobRange, Conversion, Copied, CopyFrom, CopyOptions, Descriptor,
+    Digest, Document, Error, ErrorKind, ImageRegistry, ImageSource, ImageSourceExt, Platform, RawManifest,
+    Reference, Result, Sparse, reference,
 };
 
 use super::base::{Content, Fault};
@@ -207,6 +207,22 @@ impl Client for BrokenClient {
         let raw = reserialised(&from.manifest(image).await?);
         to.push_manifest(target, &raw).await?;
         Ok(raw.descriptor().clone())
+    }
+
+    async fn copy_from(
+        &self,
+        jobs: &[CopyFrom<'_>],
+        to: &dyn ImageRegistry,
+        options: &CopyOptions,
+    ) -> Result<Vec<Copied>> {
+        if self.fault != Fault::NamesPlaceByPlace {
+            return CoreClient.copy_from(jobs, to, options).await;
+        }
+        let mut copied = Vec::new();
+        for job in jobs {
+            copied.extend(CoreClient.copy_from(std::slice::from_ref(job), to, options).await?);
+        }
+        Ok(copied)
     }
 
     async fn copy_part(
