@@ -98,6 +98,37 @@ impl Layout {
     async fn names(&self) -> Result<Vec<Reference>> {
         self.store.work(|root| Ok(root.index()?.0.references())).await
     }
+
+    /// Stores documents under their names; of those that `is_top` says also one without a tag is listed, by its digest.
+    async fn name(&self, names: &[(Reference, RawManifest)], absent: &[Digest], is_top: bool) -> Result<()> {
+        let mut stored = Vec::with_capacity(names.len());
+        for (name, manifest) in names {
+            let digest = reference::digest_of(name)?.unwrap_or_else(|| manifest.digest().clone());
+            let media_type = manifest.descriptor().media_type();
+            let manifest = RawManifest::verified(manifest.bytes().clone(), Some(media_type), &digest);
+            stored.push((name, manifest.map_err(|e| e.with_image(name))?));
+        }
+        self.prepare().await?;
+        let digests: Vec<Digest> = stored.iter().map(|(_, manifest)| manifest.digest().clone()).collect();
+        let _stored = self.store.lease(&digests).await?;
+        let mut tops = Vec::with_capacity(names.len());
+        for (name, manifest) in &stored {
+            let content = Blob::from_bytes(manifest.descriptor(), BlobRange::FULL, manifest.bytes())?;
+            self.store.put(content).await?;
+            // Before the names: when a list cannot be written, they stay as they were.
+            let listed = self.store.list_referrers(name, std::slice::from_ref(manifest)).await;
+            listed.map_err(|e| e.with_image(name))?;
+            let repository = reference::repository_of(name);
+            let name = match name.tag() {
+                Some(tag) => reference::parse(&format!("{repository}:{tag}"))?,
+                None if is_top => reference::by_digest(name, manifest.digest()),
+                // It is content alone, such as the child of an index that gets its name last.
+                None => continue,
+            };
+            tops.push((name, manifest.descriptor().clone()));
+        }
+        self.store.name_whole(&tops, absent).await
+    }
 }
 
 #[async_trait]
@@ -176,37 +207,15 @@ impl ImageRegistry for Layout {
     }
 
     async fn push_manifest(&self, name: &Reference, manifest: &RawManifest) -> Result<()> {
-        self.push_names(&[(name.clone(), manifest.clone())]).await
+        self.name(&[(name.clone(), manifest.clone())], &[], false).await
     }
 
     async fn push_names(&self, names: &[(Reference, RawManifest)]) -> Result<()> {
-        self.push_sparse(names, &[]).await
+        self.name(names, &[], true).await
     }
 
     async fn push_sparse(&self, names: &[(Reference, RawManifest)], absent: &[Digest]) -> Result<()> {
-        let mut stored = Vec::with_capacity(names.len());
-        for (name, manifest) in names {
-            let digest = reference::digest_of(name)?.unwrap_or_else(|| manifest.digest().clone());
-            let media_type = manifest.descriptor().media_type();
-            let manifest = RawManifest::verified(manifest.bytes().clone(), Some(media_type), &digest);
-            stored.push((name, manifest.map_err(|e| e.with_image(name))?));
-        }
-        self.prepare().await?;
-        let digests: Vec<Digest> = stored.iter().map(|(_, manifest)| manifest.digest().clone()).collect();
-        let _stored = self.store.lease(&digests).await?;
-        let mut tops = Vec::with_capacity(names.len());
-        for (name, manifest) in &stored {
-            let content = Blob::from_bytes(manifest.descriptor(), BlobRange::FULL, manifest.bytes())?;
-            self.store.put(content).await?;
-            // Before the names: when a list cannot be written, they stay as they were.
-            let listed = self.store.list_referrers(name, std::slice::from_ref(manifest)).await;
-            listed.map_err(|e| e.with_image(name))?;
-            // Without a tag it is content alone, such as the child of an index that gets its name last.
-            let Some(tag) = name.tag() else { continue };
-            let name = reference::parse(&format!("{}:{tag}", reference::repository_of(name)))?;
-            tops.push((name, manifest.descriptor().clone()));
-        }
-        self.store.name_whole(&tops, absent).await
+        self.name(names, absent, false).await
     }
 
     async fn push_referrers(&self, repository: &Reference, manifests: &[RawManifest]) -> Result<()> {

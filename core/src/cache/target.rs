@@ -40,27 +40,16 @@ impl ImageRegistry for CacheTarget {
     }
 
     async fn push_manifest(&self, reference: &Reference, manifest: &RawManifest) -> Result<()> {
-        self.push_names(&[(reference.clone(), manifest.clone())]).await
+        self.name(&[(reference.clone(), manifest.clone())], |name| name.tag().is_some()).await
     }
 
     async fn push_names(&self, names: &[(Reference, RawManifest)]) -> Result<()> {
-        for (_, manifest) in names {
-            self.put(manifest).await?;
-        }
-        let tagged = names.iter().filter(|(name, _)| name.tag().is_some());
-        let (tops, changes): (Vec<_>, Vec<_>) = tagged
-            .map(|(name, manifest)| {
-                let top = manifest.descriptor().clone();
-                (top.clone(), NameChange::Set(name.clone(), top))
-            })
-            .unzip();
-        let _lease = index::present(&self.0, &tops, &[]).await?;
-        let referrers: Vec<_> = names.iter().map(|(name, manifest)| (name, manifest)).collect();
-        attach::set(&self.0, &referrers, &changes).await
+        // An image without a tag has its digest as its name, as after a load; without any it would be collected.
+        self.name(names, |_| true).await
     }
 
     async fn push_sparse(&self, names: &[(Reference, RawManifest)], _: &[Digest]) -> Result<()> {
-        self.push_names(names).await
+        self.name(names, |name| name.tag().is_some()).await
     }
 
     async fn push_referrers(&self, repository: &Reference, manifests: &[RawManifest]) -> Result<()> {
@@ -80,6 +69,27 @@ impl ImageRegistry for CacheTarget {
 }
 
 impl CacheTarget {
+    /// Stores documents, and sets the names of those that have one.
+    async fn name(
+        &self,
+        names: &[(Reference, RawManifest)],
+        is_named: impl Fn(&Reference) -> bool + Send,
+    ) -> Result<()> {
+        for (_, manifest) in names {
+            self.put(manifest).await?;
+        }
+        let tagged = names.iter().filter(|(name, _)| is_named(name));
+        let (tops, changes): (Vec<_>, Vec<_>) = tagged
+            .map(|(name, manifest)| {
+                let top = manifest.descriptor().clone();
+                (top.clone(), NameChange::Set(name.clone(), top))
+            })
+            .unzip();
+        let _lease = index::present(&self.0, &tops, &[]).await?;
+        let referrers: Vec<_> = names.iter().map(|(name, manifest)| (name, manifest)).collect();
+        attach::set(&self.0, &referrers, &changes).await
+    }
+
     async fn put(&self, manifest: &RawManifest) -> Result<()> {
         let content = Blob::from_bytes(manifest.descriptor(), BlobRange::FULL, manifest.bytes())?;
         content::put(&self.0, content).await
