@@ -16,15 +16,21 @@ use plyfold_core::{
 pub use load::LoadedImage;
 #[cfg(feature = "command")]
 pub(crate) use load::Spooled;
+#[cfg(feature = "sync")]
+pub use sync::{SyncOptions, SyncTarget};
 
 mod attestations;
 mod export;
 mod files;
+#[cfg(feature = "sync")]
+pub(crate) mod knowing;
 mod load;
 mod merged;
 mod save;
 #[cfg(feature = "layout")]
 mod scratch;
+#[cfg(feature = "sync")]
+mod sync;
 
 /// Images of any backend, kept in a cache: by default in a store on this machine's disk, otherwise in whatever
 /// [`CacheProvider`] the program gives.
@@ -278,10 +284,15 @@ impl Images {
     }
 
     async fn opened(&self, image: &str, credential: Option<Credential>) -> Result<Opened> {
-        let image = &*self.resolved(image).await?;
-        let named = self.qualified(image).map(|name| format!("registry:{}", name.whole()));
-        let uri = named.as_deref().unwrap_or(image);
-        self.backends.open_with(uri, &self.options, credential, &self.shared).await
+        let uri = self.uri(image).await?;
+        self.backends.open_with(&uri, &self.options, credential, &self.shared).await
+    }
+
+    /// The URI that `image` stands for.
+    async fn uri<'a>(&self, image: &'a str) -> Result<Cow<'a, str>> {
+        let image = self.resolved(image).await?;
+        let named = self.qualified(&image).map(|name| format!("registry:{}", name.whole()));
+        Ok(named.map_or(image, Cow::from))
     }
 
     /// The name that a template stands for; other texts are what they are.

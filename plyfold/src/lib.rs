@@ -10,6 +10,7 @@
 //! | `disk` | [`materializers::disk`]: several images in one raw file, with a partition table or without; brings `vmdk` |
 //! | `erofs` | [`materializers::erofs`]: layers, merged images and flat ones |
 //! | `ext4` | [`materializers::ext4`]: whole images as ext4, and empty upper disks |
+//! | `sync` | `Images::sync`: the images of a list, from many places into one |
 //! | `verity` | [`materializers::verity`]: dm-verity hash trees of any of them |
 //! | `vmdk` | [`materializers::vmdk`]: several images as one disk, and a disk compressed |
 //! | `command` | [`command`]: the `plyfold` program |
@@ -60,6 +61,12 @@ mod shell;
 
 mod images;
 mod rootfs;
+#[cfg(feature = "sync")]
+mod sync;
 
 pub use images::{Images, LoadedImage};
+#[cfg(feature = "sync")]
+pub use images::{SyncOptions, SyncTarget};
 pub use rootfs::{Disk, DiskSet, Disks, Rootfs, VerifiedFile, snapshot};
+#[cfg(feature = "sync")]
+pub use sync::{SyncChange, SyncFault, SyncList, SyncReport, SyncedName};

@@ -23,6 +23,9 @@ pub mod outputs {}
 #[doc = include_str!("transfers.md")]
 pub mod transfers {}
 
+#[doc = include_str!("sync.md")]
+pub mod sync {}
+
 #[doc = include_str!("command.md")]
 pub mod command {}
 

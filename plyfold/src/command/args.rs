@@ -20,6 +20,7 @@ use super::reading::{Policy, Reading};
 use super::save_args::Save;
 use super::sbom_args::Sbom;
 use super::snapshot_args::Snapshot;
+use super::sync_args::Sync;
 use super::written_files::{Durably, mode, owner};
 use super::{age, plugins, size};
 
@@ -190,6 +191,17 @@ pub(crate) enum Verb {
         after_help = "Examples:\n  plyfold push alpine registry.lan:5000/alpine:3\n  plyfold push alpine oci:layouts/alpine:3 --platform linux/arm64\n  plyfold push app:1 registry.lan:5000/app:1 --format docker --compress gzip"
     )]
     Push(Push),
+    /// Bring the images of a list, or all images of a place, to an archive, a layout directory, a registry or the store
+    #[command(
+        after_help = "What the target has is not moved: an image whose name stands for the same there is left alone, of others only blobs that \
+        are missing come. All names are set at the end, together; a registry sets one after the other. A run that was ended goes on \
+        with the next.\n\
+        A list has `version = 1`, and of each image a table [[image]] with `name`. It may have `tags` (patterns), `semver` with `newest`, \
+        `platforms` with `sparse`, `referrers`, `optional`, and `to`, the repository at the target; [defaults] may have `platforms`, \
+        `sparse` and `referrers` for all images.\n\n\
+        Examples:\n  plyfold sync site.toml site/ --dry-run\n  plyfold sync site.toml site.tar --report site.json\n  plyfold sync site.toml delta.tar --since site.tar\n  plyfold sync site.tar registry.lan:5000/mirror -o ca=lan.pem"
+    )]
+    Sync(Sync),
     /// List the tags of a repository; with HOST/ alone the repositories of a registry
     #[command(after_help = "Examples:\n  plyfold tags ghcr.io/org/app\n  plyfold tags registry.lan:5000/")]
     Tags {

@@ -4,12 +4,11 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::images::knowing::{SECRETS, open_knowing};
 use crate::package::GitTree;
 use crate::progress::Progress;
 use crate::pull::Retry;
-use crate::{
-    Backends, Error, Opened, OptionFault, Options, Platform, Platforms, Reference, Result, printable,
-};
+use crate::{Backends, Error, Opened, Options, Platform, Platforms, Reference, Result, Shared, printable};
 
 use super::global::Global;
 use super::image::Image;
@@ -90,9 +89,7 @@ impl Context {
         };
         let is_one_place = from.registry.to_string() == to.registry.to_string();
         // Credentials for one registry are not sent to the other.
-        if !is_one_place
-            && let Some(secret) = ["password", "username"].into_iter().find(|key| is_for_both(key))
-        {
+        if !is_one_place && let Some(secret) = SECRETS.into_iter().find(|key| is_for_both(key)) {
             return Err(Error::config("the user name and the password are ambiguous for two registries")
                 .with_context("option", secret)
                 .with_hint("`plyfold login` stores them for each registry by itself"));
@@ -101,18 +98,8 @@ impl Context {
         Ok((from, to, name))
     }
 
-    /// Opens a URI with the options that its backend knows; returns the others, each with the backend's error.
     async fn open_knowing(&self, uri: &str) -> Result<(Opened, BTreeMap<String, Error>)> {
-        let (mut options, mut strange) = (self.options.clone(), BTreeMap::new());
-        loop {
-            let error = match self.backends.open(uri, &options).await {
-                Ok(opened) => return Ok((opened, strange)),
-                Err(e) => e,
-            };
-            let Some(OptionFault::Unknown(key, _)) = error.detail().cloned() else { return Err(error) };
-            options = options.without(&key);
-            strange.insert(key, error);
-        }
+        open_knowing(&self.backends, uri, &self.options, &Shared::default()).await
     }
 
     /// The URI that an image is to go to.

@@ -92,6 +92,8 @@ mod stop;
 mod store;
 mod store_admin;
 mod suggestions;
+mod sync;
+mod sync_args;
 mod terminal;
 mod verbs;
 mod verify;
@@ -171,7 +173,13 @@ async fn verb(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Res
     let Args { global, verb } = args;
     let takes_several = matches!(
         verb,
-        Verb::Append(_) | Verb::Config(_) | Verb::Copy(_) | Verb::Load(_) | Verb::Push(_) | Verb::Save(_)
+        Verb::Append(_)
+            | Verb::Config(_)
+            | Verb::Copy(_)
+            | Verb::Load(_)
+            | Verb::Push(_)
+            | Verb::Save(_)
+            | Verb::Sync(_)
     );
     if let ([_, second, ..], false) = (global.platform.as_slice(), takes_several) {
         return Err(Error::config(format!("one platform is needed here, and {second} is another one")));
@@ -213,6 +221,7 @@ async fn verb(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Res
         Verb::Export(options) => export::write(&session.await?, options).await,
         Verb::Copy(options) => registry::copy_image(&context()?, options).await,
         Verb::Push(options) => registry::push(&session.await?, options).await,
+        Verb::Sync(options) => sync::bring(options, context, session).await,
         Verb::Tags { repository } => registry::tags(&context()?, &repository).await,
         Verb::Delete { image, blob } => registry::delete(&context()?, &image, blob).await,
         Verb::Remove { images } => change(&session.await?, &images, NameChange::Remove, "removed").await,

@@ -228,6 +228,21 @@ impl<'a> Written<'a> {
             .with_hint(format!("write {uri} for the path, or {name} for the name"))
     }
 
+    /// The URI of an archive or a layout as a place for several images, if a word is the path of such.
+    pub(crate) fn place(word: &'a str) -> Result<Option<String>> {
+        let written = Self { word, path: word, image: None };
+        let path = Path::new(word);
+        let is_archive = written.is_called(&ARCHIVES) || path.is_file();
+        // `HOST/PREFIX/` is in a registry.
+        let is_folder = written.is_folder() && !is_host(word);
+        let is_layout = path.is_dir() || word.starts_with(['/', '.', '~']) || is_folder;
+        if !is_archive && !is_layout {
+            return Ok(None);
+        }
+        written.check()?;
+        Ok(Some(if is_archive { format!("oci-archive:{word}") } else { written.layout(None) }))
+    }
+
     fn layout(&self, image: Option<&str>) -> String {
         let path = self.path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(self.path);
         image.map_or_else(|| format!("oci:{path}"), |image| format!("oci:{path}:{image}"))

@@ -79,7 +79,7 @@ async fn text(session: &Session, image: &str, out: &Path) -> Result<String> {
 }
 
 /// What is left out, as [`Images::save_base`](crate::Images::save_base) takes it.
-fn of_base(session: &Session, base: &str) -> Result<String> {
+pub(crate) fn of_base(session: &Session, base: &str) -> Result<String> {
     let path = Path::new(base);
     Ok(match base.strip_prefix("store:") {
         Some(store) => format!("oci:{store}"),

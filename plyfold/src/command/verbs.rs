@@ -21,6 +21,7 @@ fn hint(verb: &str) -> Option<&'static str> {
         "attest" | "attestation" | "attestations" | "provenance" | "scan" | "scout" => {
             "`plyfold sbom IMAGE --list` lists the SBOMs of an image, `plyfold sbom IMAGE --provenance` writes how it was built"
         }
+        "mirror" => "`plyfold sync LIST.toml TARGET` brings the images of a list to one place",
         "archive" => "`plyfold save IMAGE --out FILE` writes images as one archive",
         "checkpoint" | "restore" | "dump" => {
             "`plyfold snapshot save DIR NAME` saves the disks of an image with what a guest has written, `plyfold snapshot load NAME --out DIR` makes them again"
@@ -29,7 +30,7 @@ fn hint(verb: &str) -> Option<&'static str> {
             "`plyfold cat IMAGE PATH` writes the content of a file, `plyfold export IMAGE --out - | tar -x` unpacks all of them"
         }
         "dir" | "files" | "find" | "tree" => "`plyfold ls -R IMAGE` lists the files of an image",
-        "fetch" | "download" | "get" | "sync" => "`plyfold pull IMAGE` brings an image into the store",
+        "fetch" | "download" | "get" => "`plyfold pull IMAGE` brings an image into the store",
         "upload" | "publish" => "`plyfold push IMAGE TARGET` copies an image of the store to another place",
         "import" => "`plyfold load ARCHIVE` brings the images of an archive into the store",
         "show" | "info" | "manifest" | "history" | "digest" => "`plyfold inspect IMAGE` shows an image",

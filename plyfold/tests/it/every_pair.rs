@@ -15,16 +15,16 @@ const NAME: &str = "registry.example/org/app:1.2";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// What an image is in, and the name it has there.
-struct Place {
-    from: Box<dyn ImageRegistry>,
-    to: Box<dyn ImageRegistry>,
-    name: Reference,
+pub(crate) struct Place {
+    pub(crate) from: Box<dyn ImageRegistry>,
+    pub(crate) to: Box<dyn ImageRegistry>,
+    pub(crate) name: Reference,
 }
 
 /// The media, fresh.
 const MEDIA: [&str; 6] = ["registry", "oci", "oci-archive", "docker-archive", "store", "memory"];
 
-async fn place(medium: &str, folder: &Path, server: &FaultServer) -> Place {
+pub(crate) async fn place(medium: &str, folder: &Path, server: &FaultServer) -> Place {
     let name = reference::parse(NAME).unwrap();
     if medium == "store" {
         let images = Images::open(folder.join("store")).await.unwrap();
@@ -43,14 +43,14 @@ async fn place(medium: &str, folder: &Path, server: &FaultServer) -> Place {
 
 /// Three platforms with an attestation, a signature of the index under cosign's tag, and two documents that refer to the index and to
 /// one image.
-struct Origin {
-    registry: MemoryRegistry,
-    index: RawManifest,
+pub(crate) struct Origin {
+    pub(crate) registry: MemoryRegistry,
+    pub(crate) index: RawManifest,
     children: Vec<Descriptor>,
     /// What refers, and to what.
-    referrers: Vec<(RawManifest, Digest)>,
+    pub(crate) referrers: Vec<(RawManifest, Digest)>,
     signature: RawManifest,
-    tag: Reference,
+    pub(crate) tag: Reference,
 }
 
 fn described(raw: &RawManifest) -> Value {
@@ -121,9 +121,29 @@ fn origin() -> Origin {
     Origin { registry, index, children, referrers: vec![of_index, of_image], signature, tag }
 }
 
+/// The same with what refers to it.
+pub(crate) async fn stored_origin() -> Origin {
+    let origin = origin();
+    for (referrer, _) in &origin.referrers {
+        let by_digest = reference::by_digest(&Origin::name(), referrer.digest());
+        origin.registry.push_manifest(&by_digest, referrer).await.unwrap();
+    }
+    origin
+}
+
 impl Origin {
+    pub(crate) fn name() -> Reference {
+        reference::parse(NAME).unwrap()
+    }
+
+    /// Copies all of it.
+    pub(crate) async fn copy_into(&self, place: &Place) {
+        let options = CopyOptions { referrers: true, ..CopyOptions::default() };
+        copy(&self.registry, &Self::name(), &*place.to, &place.name, &options).await.unwrap();
+    }
+
     /// Whether all of it is in a place.
-    async fn assert_is_in(&self, place: &Place, what: &str) {
+    pub(crate) async fn assert_is_in(&self, place: &Place, what: &str) {
         let options = CopyOptions { referrers: true, ..CopyOptions::default() };
         // Everything is read and verified by a copy of it.
         let (back, name) = (MemoryRegistry::new("back"), reference::parse(NAME).unwrap());
@@ -146,17 +166,12 @@ impl Origin {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_index_goes_from_every_medium_into_every_medium_with_all_its_digests() {
-    let origin = origin();
-    let name = reference::parse(NAME).unwrap();
-    for (referrer, _) in &origin.referrers {
-        let by_digest = reference::by_digest(&name, referrer.digest());
-        origin.registry.push_manifest(&by_digest, referrer).await.unwrap();
-    }
+    let origin = stored_origin().await;
     let options = CopyOptions { referrers: true, ..CopyOptions::default() };
     for source in MEDIA {
         let (folder, server) = (tempfile::tempdir().unwrap(), FaultServer::start().unwrap());
         let from = place(source, folder.path(), &server).await;
-        copy(&origin.registry, &name, &*from.to, &from.name, &options).await.unwrap();
+        origin.copy_into(&from).await;
         origin.assert_is_in(&from, source).await;
         for target in MEDIA {
             let (folder, server) = (tempfile::tempdir().unwrap(), FaultServer::start().unwrap());

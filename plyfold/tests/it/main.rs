@@ -48,6 +48,7 @@ mod sets;
 mod snapshots;
 mod snapshots_in_use;
 mod snapshots_of_changed_files;
+mod synced;
 mod tenants;
 mod terminal;
 mod threads;

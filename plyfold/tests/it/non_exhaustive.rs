@@ -23,6 +23,7 @@ const OPTIONS: &[&str] = &[
     "PullOptions",
     "Retry",
     "SaveOptions",
+    "SyncOptions",
     "TreeLimits",
     "Verify",
 ];

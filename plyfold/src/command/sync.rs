@@ -1,0 +1,161 @@
+//! `sync`: the images of a list into one place.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::path::Path;
+
+use serde_json::json;
+
+use super::context::Context;
+use super::image::Image;
+use super::path::{self, Written};
+use super::progress::Doing;
+use super::save::of_base;
+use super::session::Session;
+use super::size::Size;
+use super::sync_args::Sync;
+use crate::atomic_file::{AtomicFile, FileOptions};
+use crate::blocking::blocking;
+use crate::memory::MemoryCache;
+use crate::{
+    Error, Images, Result, SyncChange, SyncList, SyncOptions, SyncReport, SyncTarget, SyncedName, printable,
+};
+
+/// How lists end.
+const LIST: &str = ".toml";
+
+pub(crate) async fn bring(
+    options: Sync,
+    context: impl Fn() -> Result<Context>,
+    session: impl Future<Output = Result<Session>>,
+) -> Result<()> {
+    let context = context()?;
+    if !context.only.is_empty() {
+        let error = Error::config("the list says which platforms are brought");
+        return Err(
+            error.with_hint("write `platforms = [\"linux/amd64\"]` into it, for an image or as a default")
+        );
+    }
+    let list = source(&context, &options.source)?;
+    let target = target(&context, &options.target)?;
+    let mut since = Vec::with_capacity(options.since.len());
+    let images = if matches!(target, SyncTarget::Cache) || !options.since.is_empty() {
+        let session = session.await?;
+        for base in &options.since {
+            since.push(session.images.save_base(&of_base(&session, base)?).await?);
+        }
+        session.images
+    } else {
+        // Nothing comes into a store.
+        Images::with_cache(MemoryCache::new()?)?
+            .with_backends(context.backends.clone())
+            .with_options(context.options.clone())
+    };
+    // Before anything is moved: a report that cannot be written is an error then.
+    if let Some(path) = options.report.clone() {
+        blocking(move |stop| AtomicFile::create(&path, FileOptions::default(), stop).map(drop)).await?;
+    }
+    let brought = context.telling(Doing::Copy, |progress| {
+        let sync = SyncOptions {
+            dry_run: options.dry_run,
+            progress,
+            refresh: options.refresh,
+            retry: context.retry,
+            since,
+            ..SyncOptions::default()
+        };
+        let (images, list, target) = (&images, &list, &target);
+        async move { images.sync(list, target, &sync).await }
+    });
+    let report = brought.await?;
+    if let Some(path) = options.report {
+        let json = report.to_json();
+        blocking(move |stop| {
+            let mut file = AtomicFile::create(&path, FileOptions::default(), stop)?;
+            file.write_all(&json).map_err(|e| Error::io("writing the report", e))?;
+            file.publish()
+        })
+        .await?;
+    }
+    let document = json!({ "digest": report.digest(), "report": report.document() });
+    context.terminal.show(&document, || text(&report))
+}
+
+fn source(context: &Context, word: &str) -> Result<SyncList> {
+    let is_list = word.ends_with(LIST) && !context.backends.knows(word);
+    if is_list {
+        return read(Path::new(word));
+    }
+    let path = Path::new(word);
+    Ok(SyncList::of_place(match context.backends.knows(word) {
+        true => word.to_owned(),
+        false if path.is_dir() => format!("oci:{word}"),
+        // The content of an archive decides its form, not the scheme.
+        false if path.is_file() => format!("docker-archive:{word}"),
+        false => Image::parse(word, &context.backends)?.text(),
+    }))
+}
+
+fn read(path: &Path) -> Result<SyncList> {
+    let at = |e: Error| e.with_context("path", path.display());
+    let mut text = String::new();
+    let file = File::open(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => at(Error::not_found("there is no such list")),
+        _ => at(Error::io("reading the list", e)),
+    })?;
+    let read = file.take(SyncList::LENGTH as u64 + 1).read_to_string(&mut text);
+    read.map_err(|e| at(Error::io("reading the list", e)))?;
+    SyncList::parse(&text).map_err(at)
+}
+
+fn target(context: &Context, word: &str) -> Result<SyncTarget> {
+    if word == "store" {
+        return Ok(SyncTarget::Cache);
+    }
+    if context.backends.knows(word) {
+        return Ok(SyncTarget::Place(word.to_owned()));
+    }
+    path::refuse_foreign(word, true)?;
+    if let Some(place) = Written::place(word)? {
+        return Ok(SyncTarget::Place(place));
+    }
+    let host = word.split('/').next().unwrap_or_default();
+    if host == "localhost" || host.contains(['.', ':']) {
+        return Ok(SyncTarget::Place(word.to_owned()));
+    }
+    let hint = "write FILE.tar for an archive, DIR/ for a layout, HOST/[PREFIX] for a registry, or store";
+    Err(Error::config("the target is no place for images").with_image(printable(word)).with_hint(hint))
+}
+
+fn text(report: &SyncReport) -> String {
+    let mut text = String::new();
+    let changed = report.names.iter().filter(|name| name.change != SyncChange::Unchanged || name.moved > 0);
+    for SyncedName { target, before, after, change, moved, .. } in changed {
+        let replaced = match (change, before) {
+            (SyncChange::Replaced, Some(before)) => format!(", replaced {before}"),
+            _ => String::new(),
+        };
+        let size = if *moved > 0 { format!(", {}", Size(*moved)) } else { String::new() };
+        let _ = writeln!(text, "{target}  {after}{replaced}{size}");
+    }
+    for missing in &report.missing {
+        let _ = writeln!(text, "{}  not there", printable(missing));
+    }
+    let count = |change| report.names.iter().filter(|name| name.change == change).count();
+    let [added, replaced, unchanged] =
+        [SyncChange::Added, SyncChange::Replaced, SyncChange::Unchanged].map(count);
+    let would = if report.dry_run { " to move" } else { " moved" };
+    let left_out = match report.left_out {
+        0 => String::new(),
+        left_out => format!(", {} left out", Size(left_out)),
+    };
+    let _ = writeln!(
+        text,
+        "{added} added, {replaced} replaced, {unchanged} unchanged: {}{would}, {} there{left_out}",
+        Size(report.moved),
+        Size(report.present),
+    );
+    let _ = writeln!(text, "report {}", report.digest());
+    text
+}

@@ -1,0 +1,27 @@
+//! The grammar of `sync`.
+
+use std::path::PathBuf;
+
+use clap::Args as Group;
+
+/// Options of `sync`.
+#[derive(Debug, Group)]
+pub(crate) struct Sync {
+    /// A list of images, LIST.toml; or a place of which all images are brought: an archive, a layout directory, a URI
+    pub(crate) source: String,
+    /// Where to: an archive (FILE.tar), a layout directory (DIR/), a registry (HOST/[PREFIX]), `store`, or a URI of such a place
+    pub(crate) target: String,
+    /// Show what would be moved, with its size, and store nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Look at images whose names stand for the same already, too: for signatures that came later
+    #[arg(long)]
+    pub(crate) refresh: bool,
+    /// Write a new archive without layers that its receiver has: those of an image, of an archive or a layout directory, or of
+    /// another store by store:DIR; may be given several times
+    #[arg(long, value_name = "BASE")]
+    pub(crate) since: Vec<String>,
+    /// Write the report to a file, as JSON that has the digest which is shown
+    #[arg(long, value_name = "FILE.json")]
+    pub(crate) report: Option<PathBuf>,
+}

@@ -1,0 +1,176 @@
+//! Images of many places into one: all names or none, and nothing that is there already.
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use plyfold_core::{
+    CopyFrom, CopyJob, CopyOptions, Error, ErrorKind, Platforms, Reference, Result, Sparse,
+    copied_descriptor, copy_from, reference,
+};
+
+use self::chosen::{Chosen, Selection, open_all, select};
+use self::places::Places;
+use self::target::Target;
+use super::Images;
+use crate::sync::{SyncChange, SyncList, SyncReport, SyncedName};
+
+pub use self::options::{SyncOptions, SyncTarget};
+
+mod chosen;
+mod delta;
+mod options;
+mod places;
+mod target;
+
+/// Names that are resolved at the same time.
+const LOOKS: usize = 8;
+
+impl Images {
+    /// Brings the images of a list, or all images of a place, to a target. An image whose name stands for the same there is left
+    /// alone: each name is resolved once at both ends, and of an unchanged image nothing more is read. Of the others, blobs that
+    /// the target has are not moved. All names are set at the end, together where the target can; a run that was ended goes on
+    /// with the blobs that are there.
+    ///
+    /// # Errors
+    /// [`SyncFault`](crate::SyncFault) for a pattern that matches nothing and for two images with one name; those of
+    /// [`Backends::open`](crate::Backends::open) and [`copy_from`]: no name is set then, but by a registry, which
+    /// sets one after the other, and whose error says how many it has set.
+    pub async fn sync(
+        &self,
+        list: &SyncList,
+        target: &SyncTarget,
+        options: &SyncOptions,
+    ) -> Result<SyncReport> {
+        let operation = options.progress.operation();
+        let options = SyncOptions { progress: operation.progress().clone(), ..options.clone() };
+        operation.end(Box::pin(self.syncing(list, target, &options)).await)
+    }
+
+    async fn syncing(
+        &self,
+        list: &SyncList,
+        target: &SyncTarget,
+        options: &SyncOptions,
+    ) -> Result<SyncReport> {
+        let mut places = Places::new(self);
+        let target = Target::open(&mut places, target).await?;
+        if !options.since.is_empty() {
+            target.archive()?;
+        }
+        let sources = open_all(places, list).await?;
+        let Selection { images, mut missing, .. } = select(list, sources, &target, options).await?;
+        let mut looks = stream::iter(images).map(|image| look(image, &target, options)).buffered(LOOKS);
+        let mut found = Vec::new();
+        while let Some(look) = looks.try_next().await? {
+            match look {
+                Look::Found(image) => found.push(*image),
+                Look::Missing(name) => missing.push(name),
+            }
+        }
+        drop(looks);
+        let mut report = SyncReport::new(list, &target.text, options.dry_run, missing);
+        if options.since.is_empty() {
+            copy(&mut report, found, &target, options).await?;
+        } else {
+            Box::pin(self.delta(&mut report, found, &target, options)).await?;
+        }
+        Ok(report)
+    }
+}
+
+/// An image, and what its name stands for at both ends.
+struct Found {
+    image: Chosen,
+    name: SyncedName,
+    /// Whether its name stands for the same at both ends, and all of it is there.
+    is_there: bool,
+}
+
+impl Found {
+    fn job(&self) -> CopyFrom<'_> {
+        self.image.job(&self.name.target)
+    }
+}
+
+enum Look {
+    Found(Box<Found>),
+    Missing(String),
+}
+
+/// Resolves a name at both ends.
+async fn look(mut image: Chosen, target: &Target, options: &SyncOptions) -> Result<Look> {
+    let (name, at) = (image.image.clone(), image.target.clone());
+    let job = image.job(&at);
+    let resolved = options.retry.run("manifest", &options.progress, || copied_descriptor(&job)).await;
+    let after = match resolved {
+        Err(e) if image.optional && *e.kind() == ErrorKind::NotFound => {
+            return Ok(Look::Missing(name.whole()));
+        }
+        resolved => resolved.map_err(|e| image.located(e))?.digest().clone(),
+    };
+    let before = options.retry.run("manifest", &options.progress, || target.registry.resolve(&at)).await;
+    let before = Error::found(before).map_err(|e| e.with_image(&at).with_endpoint(&target.registry))?;
+    let before = before.map(|before| before.digest().clone());
+    // A tag may move from now on: what was found is copied.
+    match image.platforms {
+        Platforms::Some(_) if image.sparse == Sparse::Rewrite => {}
+        Platforms::One(_) => {
+            image.image = reference::by_digest(&name, &after);
+            image.platforms = Platforms::All;
+        }
+        _ => image.image = reference::by_digest(&name, &after),
+    }
+    let change = SyncChange::of(before.as_ref(), &after);
+    let is_there = change == SyncChange::Unchanged && is_complete(&image, &at, target).await?;
+    let name = SyncedName { name, target: at, before, after, change, moved: 0, present: 0 };
+    Ok(Look::Found(Box::new(Found { image, name, is_there })))
+}
+
+/// Whether all of an image is at the target. A layout, a store or an archive may lack some of it, as a store does after a pull
+/// for one platform; it is on this machine, unlike a registry.
+async fn is_complete(image: &Chosen, at: &Reference, target: &Target) -> Result<bool> {
+    if target.is_registry() {
+        return Ok(true);
+    }
+    let mut own = CopyFrom::new(&*target.registry, CopyJob { image: at.clone(), target: at.clone() });
+    if image.sparse == Sparse::Keep {
+        (own.platforms, own.sparse) = (image.platforms.clone(), image.sparse);
+    }
+    let looking = CopyOptions { dry_run: true, ..CopyOptions::default() };
+    match copy_from(&[own], &*target.registry, &looking).await {
+        Ok(looked) => Ok(looked.iter().all(|looked| looked.moved == 0)),
+        Err(e) if *e.kind() == ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Copies what has changed.
+async fn copy(
+    report: &mut SyncReport,
+    found: Vec<Found>,
+    target: &Target,
+    options: &SyncOptions,
+) -> Result<()> {
+    let is_copied = |found: &&Found| options.refresh || !found.is_there;
+    let jobs: Vec<CopyFrom<'_>> = found.iter().filter(is_copied).map(Found::job).collect();
+    let copying = CopyOptions {
+        concurrency: options.concurrency,
+        dry_run: options.dry_run,
+        progress: options.progress.clone(),
+        retry: options.retry,
+        ..CopyOptions::default()
+    };
+    let copied =
+        if jobs.is_empty() { Vec::new() } else { copy_from(&jobs, &*target.registry, &copying).await? };
+    let mut copied = copied.into_iter();
+    for found in &found {
+        let mut name = found.name.clone();
+        if let Some(copied) = is_copied(&found).then(|| copied.next()).flatten() {
+            name.after = copied.descriptor.digest().clone();
+            name.change = SyncChange::of(name.before.as_ref(), &name.after);
+            (name.moved, name.present) = (copied.moved, copied.present);
+        }
+        report.moved = report.moved.saturating_add(name.moved);
+        report.present = report.present.saturating_add(name.present);
+        report.names.push(name);
+    }
+    Ok(())
+}

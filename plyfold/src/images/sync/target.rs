@@ -1,0 +1,95 @@
+//! Where a sync goes.
+
+use std::path::PathBuf;
+
+use plyfold_core::{CacheProviderExt as _, Error, ImageRegistry, Location, Reference, Result, reference};
+
+use super::options::SyncTarget;
+use super::places::Places;
+
+/// A target that is open.
+pub(super) struct Target {
+    pub(super) registry: Box<dyn ImageRegistry>,
+    /// How it is shown.
+    pub(super) text: String,
+    /// The host of a registry, and what stands before each repository.
+    place: Option<(String, String)>,
+    /// The URI.
+    uri: Option<String>,
+}
+
+impl Target {
+    pub(super) async fn open(places: &mut Places<'_>, target: &SyncTarget) -> Result<Self> {
+        let opened = match target {
+            SyncTarget::Cache => {
+                let registry: Box<dyn ImageRegistry> = Box::new(places.images.cache().as_target());
+                Self { text: registry.to_string(), registry, place: None, uri: None }
+            }
+            SyncTarget::Place(text) => Self::of_text(places, text).await?,
+        };
+        if !opened.registry.capabilities().push {
+            return Err(opened.registry.unsupported("store images"));
+        }
+        Ok(opened)
+    }
+
+    async fn of_text(places: &mut Places<'_>, text: &str) -> Result<Self> {
+        if let Some((host, prefix)) = of_registry(places, text) {
+            let registry = places.open(&format!("registry:{host}/")).await?.registry;
+            let text = if prefix.is_empty() { registry.to_string() } else { format!("{registry}/{prefix}") };
+            return Ok(Self { registry, text, place: Some((host, prefix)), uri: None });
+        }
+        let opened = places.open(text).await?;
+        if let Some(reference) = opened.reference {
+            let error = Error::config("the target is one image, and not a place for several");
+            let hint = format!("name the place alone: {}", opened.registry);
+            return Err(error.with_image(reference).with_endpoint(&opened.registry).with_hint(hint));
+        }
+        let (text, uri) = (opened.registry.to_string(), Some(text.to_owned()));
+        Ok(Self { registry: opened.registry, text, place: None, uri })
+    }
+
+    pub(super) fn is_registry(&self) -> bool {
+        self.place.is_some()
+    }
+
+    /// The name of an image at the target.
+    pub(super) fn name(&self, image: &Reference, to: Option<&str>) -> Result<Reference> {
+        let repository = to.unwrap_or(image.repository());
+        let repository = match &self.place {
+            Some((host, prefix)) if prefix.is_empty() => format!("{host}/{repository}"),
+            Some((host, prefix)) => format!("{host}/{prefix}/{repository}"),
+            None => format!("{}/{repository}", image.registry()),
+        };
+        let name = match (image.digest(), image.tag()) {
+            (Some(digest), _) => format!("{repository}@{digest}"),
+            (None, Some(tag)) => format!("{repository}:{tag}"),
+            (None, None) => repository,
+        };
+        reference::parse(&name)
+    }
+
+    /// The path of an archive, for a delta.
+    pub(super) fn archive(&self) -> Result<PathBuf> {
+        let location = self.uri.as_deref().map(Location::parse).transpose()?;
+        let archive = location.filter(|at| ["docker-archive", "oci-archive"].contains(&at.scheme.as_str()));
+        match archive {
+            Some(location) => Ok(PathBuf::from(location.path_and_image().0)),
+            None => Err(Error::config("only an archive leaves out what its receiver has")
+                .with_endpoint(&self.registry)),
+        }
+    }
+}
+
+/// The host of a registry and a prefix of its repositories, if that is what a text is.
+fn of_registry(places: &Places<'_>, text: &str) -> Option<(String, String)> {
+    let backends = places.images.backends();
+    let rest = match backends.of(text) {
+        Some(backend) if backend.schemes.contains(&"registry") => Location::parse(text).ok()?.rest,
+        Some(_) => return None,
+        None => text.to_owned(),
+    };
+    let (host, prefix) = rest.split_once('/').unwrap_or((&rest, ""));
+    let is_host = backends.knows(text) || host == "localhost" || host.contains(['.', ':']);
+    (is_host && !host.is_empty()).then(|| (host.to_owned(), prefix.trim_end_matches('/').to_owned()))
+}

@@ -1,0 +1,166 @@
+//! Lists, right and wrong, and whole runs.
+
+use std::fs;
+
+use plyfold::{ErrorKind, Options, SyncFault, SyncOptions, SyncTarget};
+use plyfold_conformance::samples;
+
+use super::super::run::{self, Place};
+use super::{KINDS, Site, app, changes};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_list_names_wrongly_is_refused() {
+    let site = Site::new().await;
+    for tag in ["1.0.0", "1.1.0", "latest"] {
+        site.source.put("org/app", tag, &app(1));
+        site.source.put("other/app", tag, &app(2));
+    }
+    let image = |more: &str| format!("[[image]]\nname = \"HOST/org/app\"\n{more}\n");
+    let optional = "optional = true\n";
+    for (text, kind, detail) in [
+        (image("tags = [\"2.*\"]"), ErrorKind::NotFound, Some(4)),
+        (image("semver = \"^2\""), ErrorKind::NotFound, Some(4)),
+        (image("tags = [\"1.0.0\", \"3\"]"), ErrorKind::NotFound, None),
+        (image(""), ErrorKind::Config, Some(2)),
+        (
+            "[[image]]\nname = \"HOST/org/app:1.0.0\"\ntags = [\"1.0.0\"]\n".to_owned(),
+            ErrorKind::Config,
+            Some(2),
+        ),
+        ("[[image]]\nname = \"alpine:3\"\n".to_owned(), ErrorKind::Config, None),
+    ] {
+        let error = site.sync(&site.list(&text), "layout").await.unwrap_err();
+        assert_eq!(*error.kind(), kind, "{text}: {error}");
+        match (error.detail(), detail) {
+            (Some(SyncFault::NoMatch(line, ..) | SyncFault::Value(line, ..)), expected) => {
+                assert_eq!(Some(*line), expected, "{text}: {error}");
+            }
+            (_, None) => assert_eq!(error.context("line"), Some("2"), "{text}: {error:?}"),
+            other => panic!("{text}: {other:?} {error}"),
+        }
+        assert!(!site.folder.path().join("layout").exists(), "{text}: something is stored");
+        if kind == ErrorKind::NotFound {
+            let report = site.sync(&site.list(&format!("{text}{optional}")), "layout").await.unwrap();
+            assert_eq!(report.missing.len(), 1, "{text}");
+            let _ = fs::remove_dir_all(site.folder.path().join("layout"));
+        }
+    }
+    let two = |more: &str| {
+        format!(
+            "[[image]]\nname = \"HOST/org/app:1.0.0\"\nto = \"app\"\n[[image]]\nname = \"HOST/other/app:1.0.0\"\n{more}"
+        )
+    };
+    let error = site.sync(&site.list(&two("to = \"app\"\n")), "layout").await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Ambiguous, "{error}");
+    assert!(matches!(error.detail(), Some(SyncFault::SameTarget(..))), "{error:?}");
+    assert_eq!(error.context("lines"), Some("2 and 5"));
+    site.sync(&site.list(&two("")), "layout").await.unwrap();
+    let named = SyncTarget::Place(format!("oci:{}:one", site.path("layout")));
+    let list = site.list(&image("tags = [\"latest\"]"));
+    let error = site.images.sync(&list, &named, &SyncOptions::default()).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Config, "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_names_a_bounded_number_of_images() {
+    let site = Site::new().await;
+    let sample = app(1);
+    site.source.put("org/app", "first", &sample);
+    for number in 0..100_000 {
+        site.source.tag("org/app", &number.to_string(), sample.top.digest());
+    }
+    let list = site.list("[[image]]\nname = \"HOST/org/app\"\ntags = [\"*\"]\n");
+    let error = site.sync(&list, "layout").await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Limit, "{error}");
+    assert_eq!(error.detail(), Some(&SyncFault::Many(100_000)));
+    assert!(!site.source.requests().iter().any(|request| request.method == "HEAD"), "a name is resolved");
+}
+
+/// Credentials for one registry are not sent to another, and an option that no place knows is an error.
+#[tokio::test(flavor = "multi_thread")]
+async fn options_are_those_of_the_places() {
+    let site = Site::new().await;
+    site.source.put("org/app", "1", &app(1));
+    let list = site.list("[[image]]\nname = \"HOST/org/app:1\"\n");
+    let with = |option: &str| {
+        let options = Options::parse(option.split(' ')).unwrap();
+        site.images.clone().with_options(options)
+    };
+    for (option, kind, is_right) in [
+        ("username=me password=secret", "registry", false),
+        ("username=me password=secret", "layout", true),
+        ("no-such-option=1", "layout", false),
+        ("follow-symlinks=true", "layout", true),
+        ("docker-list=false", "archive", true),
+    ] {
+        let outcome = with(option).sync(&list, &site.target(kind), &SyncOptions::default()).await;
+        assert_eq!(outcome.is_ok(), is_right, "{option} {kind}: {outcome:?}");
+        let config = outcome.is_err_and(|e| *e.kind() == ErrorKind::Config);
+        assert_eq!(config, !is_right, "{option} {kind}");
+    }
+}
+
+/// Platforms, and indexes that are rewritten: what is there is known without a copy.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_an_index_is_known_again() {
+    let site = Site::new().await;
+    let index = samples::index();
+    site.source.put("org/app", "1", &index);
+    let [first, second, ..] = &index.images[..] else { panic!() };
+    let (first, second) = (&first.platform, &second.platform);
+    for platforms in [format!("[\"{first}\"]"), format!("[\"{first}\", \"{second}\"]\nsparse = \"rewrite\"")]
+    {
+        let list = site.list(&format!("[[image]]\nname = \"HOST/org/app:1\"\nplatforms = {platforms}\n"));
+        for kind in KINDS {
+            let report = site.sync(&list, kind).await.unwrap();
+            assert_ne!(report.names[0].after, *index.top.digest(), "{kind}");
+            site.source.clear_requests();
+            let again = site.sync(&list, kind).await.unwrap();
+            assert_eq!((changes(&again), again.moved), (["unchanged"].into(), 0), "{kind} {platforms}");
+        }
+    }
+}
+
+#[test]
+fn runs_are_as_they_were() {
+    let place = Place::new();
+    let write = |name: &str, text: &str| fs::write(place.path(name), text).unwrap();
+    let list =
+        "version = 1\n[[image]]\nname = \"oci:examples/sample\"\ntags = [\"late*\"]\nto = \"site/sample\"\n";
+    write("site.toml", list);
+    write("typo.toml", &list.replace("tags", "tagz"));
+    write("none.toml", &list.replace("late*", "v*"));
+    write("optional.toml", &list.replace("late*\"]", "v*\"]\noptional = true"));
+    write("twice.toml", &format!("{list}{}", list.replace("version = 1\n", "")));
+    let runs = [
+        "sync {}/site.toml {}/site/ --dry-run",
+        "sync {}/site.toml {}/site/ --report {}/report.json -q",
+        "sync {}/site.toml {}/site/ -q",
+        "sync {}/site.toml {}/site.tar -q --json",
+        "sync {}/site.tar store -q",
+        "list --no-trunc",
+        "sync {}/site.toml {}/delta.tar --since {}/site.tar -q",
+        "sync {}/typo.toml store",
+        "sync {}/none.toml store -q",
+        "sync {}/optional.toml store -q",
+        "sync {}/twice.toml store -q",
+        "sync {}/absent.toml store -q",
+        "sync {}/site.toml nowhere -q",
+        "sync {}/site.toml oci:{}/site:one -q",
+        "sync {}/site.toml store -q --platform linux/amd64",
+        "sync {}/site.toml store -q --since {}/site.tar",
+    ];
+    // The report names the target, whose folder is another one each time.
+    let without = |text: String| -> String {
+        let line = |line: &str| match line.split_once("report sha256:").or(line.split_once("  \"digest\": "))
+        {
+            Some(_) => "DIGEST OF THE REPORT\n".to_owned(),
+            None => line.to_owned(),
+        };
+        text.split_inclusive('\n').map(line).collect()
+    };
+    run::check("sync", &runs.map(|line| without(place.run(line))));
+    let report = fs::read(place.path("report.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+    assert_eq!(report["names"][0]["change"], "added", "{report}");
+}
