@@ -10,6 +10,7 @@ mod inputs;
 mod measure;
 mod pull;
 mod store;
+mod sync;
 mod verity;
 mod whole;
 
@@ -43,6 +44,7 @@ fn main() -> Result<()> {
         [verb, format, out, layer] if verb == "whole-of" => {
             whole::make(format.to_str().ok_or("a format is text")?, Path::new(out), Path::new(layer))
         }
+        [verb] if verb == "sync" => sync::compare(&Bench::from_env()?, &plyfold()?),
         [verb] if verb == "verity" => {
             println!("{HEAD}");
             verity::compare(&Bench::from_env()?, &plyfold()?)
@@ -57,7 +59,7 @@ fn main() -> Result<()> {
         }
         [verb, out, layers @ ..] if verb == "merge" => merge(Path::new(out), layers),
         [rootfs] => compare(Some(Path::new(rootfs))),
-        _ => Err("usage: plyfold-bench [ROOTFS.tar | fuzz TARGET SECONDS [NUMBER] | disks ROOTFS.tar | compressed ROOTFS.tar [ALGORITHM...] | ext4 ROOTFS.tar | store | verity | pull IMAGE | archives DIR:TAG]".into()),
+        _ => Err("usage: plyfold-bench [ROOTFS.tar | fuzz TARGET SECONDS [NUMBER] | disks ROOTFS.tar | compressed ROOTFS.tar [ALGORITHM...] | ext4 ROOTFS.tar | store | verity | pull IMAGE | archives DIR:TAG | sync]".into()),
     }
 }
 

@@ -158,10 +158,24 @@ impl Bench {
 
     /// Measures both in turn, so that a change of the machine's load meets both, and prints a line of the table.
     pub(crate) fn compare(&self, case: &str, ours: &Program, theirs: &Program, goal: Goal) -> Result<()> {
+        self.compare_after(case, || (), ours, theirs, goal)
+    }
+
+    /// The same with something that is done before each pair of measured runs.
+    pub(crate) fn compare_after(
+        &self,
+        case: &str,
+        mut before: impl FnMut(),
+        ours: &Program,
+        theirs: &Program,
+        goal: Goal,
+    ) -> Result<()> {
         ours.run()?;
-        let mut their_times = vec![theirs.run()?.0];
+        let first = theirs.run()?.0;
+        let mut their_times = if matches!(goal, Goal::Ratio(_)) { Vec::new() } else { vec![first] };
         let (mut our_times, mut peak) = (Vec::new(), None);
         for _ in 0..self.runs {
+            before();
             let (seconds, memory) = ours.run()?;
             our_times.push(seconds);
             peak = peak.max(memory);
