@@ -25,6 +25,9 @@ pub(crate) struct Root {
     read: Mutex<Option<(Stamp, Names)>>,
 }
 
+/// How often the kernel is asked for a path that is looked up beside renames.
+const RACES: usize = 1000;
+
 /// `index.json`, parsed and raw.
 pub(crate) type Names = Arc<(LayoutIndex, Bytes)>;
 
@@ -301,7 +304,17 @@ impl Root {
         let folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::openat(CWD, &self.path, folder, Mode::empty())?;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        let open = |path: &Path| rustix::fs::openat2(&root, path, flags, Mode::empty(), resolve);
+        // Beside a rename, anywhere on the machine, the kernel may not know, and is to be asked again: openat2(2), `EAGAIN`.
+        let open = |path: &Path| {
+            let mut opened = Err(Errno::AGAIN);
+            for _ in 0..RACES {
+                opened = rustix::fs::openat2(&root, path, flags, Mode::empty(), resolve);
+                if !matches!(opened, Err(Errno::AGAIN)) {
+                    break;
+                }
+            }
+            opened
+        };
         match (open(path), self.inside(path)) {
             (Err(Errno::XDEV), Some(inside)) => open(&inside),
             (opened, _) => opened,

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use plyfold_conformance::samples::{self, Sample};
@@ -171,6 +172,37 @@ async fn links_inside_the_layout_are_followed() {
 }
 
 /// No link leads out, at whichever step, and the refusal says what would follow it.
+/// The kernel does not always know a path with `..` while another process renames anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn links_are_followed_beside_renames() {
+    let (layout, folder, sample) = layout();
+    let layer = blob_path(folder.path(), sample.images[0].layers[0].descriptor.digest());
+    fs::create_dir_all(folder.path().join("cas")).unwrap();
+    fs::rename(&layer, folder.path().join("cas/layer")).unwrap();
+    symlink("../../cas/layer", &layer).unwrap();
+    let (other, is_over) = (tempfile::tempdir().unwrap(), AtomicBool::new(false));
+    let [one, two] = ["one", "two"].map(|name| other.path().join(name));
+    fs::write(&one, "").unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                fs::rename(&one, &two).unwrap();
+                fs::rename(&two, &one).unwrap();
+            }
+        });
+        let read = async {
+            for _ in 0..2000 {
+                read_layer(&layout, &sample).await?;
+            }
+            Ok(())
+        };
+        let outcome: Result<()> =
+            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(read));
+        is_over.store(true, Ordering::Relaxed);
+        outcome.unwrap();
+    });
+}
+
 #[tokio::test]
 async fn links_out_of_the_layout_are_refused_with_a_way_out() {
     let (layout, folder, sample) = layout();
