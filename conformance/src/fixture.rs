@@ -54,6 +54,17 @@ pub trait Fixture: Send + Sync {
         true
     }
 
+    /// Whether the medium holds several images; otherwise what is stored takes the place of its image, under the one name
+    /// that there is.
+    fn holds_several_images(&self) -> bool {
+        true
+    }
+
+    /// Whether the medium says the digest of what a name leads to; otherwise that is computed of the bytes, with sha256.
+    fn states_digests(&self) -> bool {
+        true
+    }
+
     /// A fresh medium with these images, opened. A backend whose names are its own gives the names of the images in
     /// [`BackendUnderTest::references`], in order: with the tags of the images, and with as many repositories.
     async fn open(&self, images: &[FixtureImage<'_>]) -> BackendUnderTest;

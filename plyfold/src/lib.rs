@@ -4,8 +4,9 @@
 //!
 //! | feature | links |
 //! |---|---|
-//! | `archive` | [`backends::archive`]: docker-archive and oci-archive files |
-//! | `layout` | [`backends::layout`]: OCI layout directories, and the store |
+//! | `archive` | [`backends::archive`]: docker-archive and oci-archive files, and tars of root file systems |
+//! | `daemon` | [`backends::archive::Daemon`]: images of a Docker daemon, over its socket; brings `archive` |
+//! | `layout` | [`backends::layout`]: OCI layout directories, those of `dir:`, and the store |
 //! | `registry` | [`backends::registry`]: OCI registries over HTTP |
 //! | `disk` | [`materializers::disk`]: several images in one raw file, with a partition table or without; brings `vmdk` |
 //! | `erofs` | [`materializers::erofs`]: layers, merged images and flat ones |

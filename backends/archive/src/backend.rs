@@ -94,6 +94,16 @@ impl Archive {
         }
     }
 
+    /// An archive that was read into a file; an image without a name is called after `place`.
+    ///
+    /// # Errors
+    /// As [`Images::read`].
+    #[cfg(feature = "daemon")]
+    pub(crate) fn of_file(file: std::fs::File, place: &Path) -> Result<Self> {
+        let images = Arc::new(Images::of(file, place)?);
+        Ok(Self { images: Arc::new(Mutex::new(Some(images))), ..Self::new(place, Config::default()) })
+    }
+
     /// The visible names, and the images without a name.
     async fn listed(&self) -> Result<(Vec<Reference>, Result<Vec<Reference>>)> {
         let images = self.images().await?;

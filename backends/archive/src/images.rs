@@ -1,6 +1,7 @@
 //! What is in an archive: the images of its two lists, each once.
 
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use plyfold_core::blocking::Stop;
@@ -36,8 +37,12 @@ pub(crate) struct Images {
 
 impl Images {
     pub(crate) fn read(path: &Path, config: &Config, stop: &Stop) -> Result<Self> {
-        let members = Members::scan(spool::plain(path, config, stop)?)?;
-        let path = &spool::place(path);
+        Self::of(spool::plain(path, config, stop)?, &spool::place(path))
+    }
+
+    /// Of a plain tar.
+    pub(crate) fn of(file: File, path: &Path) -> Result<Self> {
+        let members = Members::scan(file)?;
         let oci = OciImages::read(&members, path)?;
         let is_layout = oci.is_some();
         let mut oci = oci.unwrap_or_else(|| OciImages::none(&members, path));

@@ -1,4 +1,4 @@
-//! docker-archive and oci-archive tar files, as a plyfold backend.
+//! docker-archive and oci-archive tar files, and tars of root file systems, as plyfold backends.
 //!
 //! What `docker save`, `podman save`, `skopeo copy` and `buildah push` write into one file: the layout of
 //! Docker before and since version 25, OCI layouts, several images, plain or compressed as a whole. Both schemes
@@ -19,6 +19,12 @@
 //! compressed layers differ from the registry's, while the config's digest (the image id) and the `diff_id`s are
 //! those of the original.
 //!
+//! # The tar of a root file system
+//! `tar:FILE` is no archive of images: [`TarImage`] makes an image of one layer of it, as `docker import` does.
+//!
+//! # A Docker daemon
+//! With the feature `daemon`, `Daemon` reads and writes the images of a Docker daemon by the archives that it saves and loads.
+//!
 //! ```no_run
 //! use plyfold_archive::{Archive, Config};
 //! use plyfold_core::{ImageRegistryExt as _, Platform, reference};
@@ -32,12 +38,18 @@
 
 mod backend;
 mod config;
+#[cfg(feature = "daemon")]
+mod daemon;
 mod docker;
 mod images;
 mod members;
 mod oci;
+mod rootfs;
 mod spool;
 mod write;
 
 pub use backend::Archive;
 pub use config::Config;
+#[cfg(feature = "daemon")]
+pub use daemon::{Daemon, DaemonConfig, DaemonFault};
+pub use rootfs::TarImage;

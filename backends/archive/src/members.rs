@@ -169,6 +169,15 @@ impl Member {
         Ok(content.into())
     }
 
+    /// At most so many bytes of the content, from `start` on; none at its end.
+    #[cfg(feature = "daemon")]
+    pub(crate) fn chunk(&self, start: u64, most: usize) -> io::Result<Bytes> {
+        let left = usize::try_from(self.size.saturating_sub(start)).unwrap_or(usize::MAX);
+        let mut chunk = vec![0; most.min(left)];
+        self.file.read_exact_at(&mut chunk, self.offset + start)?;
+        Ok(chunk.into())
+    }
+
     /// The content from `start` on.
     pub(crate) fn reader(&self, start: u64) -> MemberReader {
         let start = start.min(self.size);

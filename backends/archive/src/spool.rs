@@ -79,14 +79,46 @@ impl Packing {
 /// `NotFound`; `Corrupt` for what is no file, or damaged; `Limit` for what expands to more than the configuration
 /// allows, or needs more memory than there is for a decoder; `Cancelled` when the caller has been dropped; `Io`.
 pub(crate) fn plain(path: &Path, config: &Config, stop: &Stop) -> Result<File> {
+    file_of(path, config, stop, |_| false)
+}
+
+/// The tar as the layer of an image: as it is, but expanded where it is compressed as no layer may be.
+///
+/// # Errors
+/// As [`plain`].
+pub(crate) fn layer(path: &Path, config: &Config, stop: &Stop) -> Result<File> {
+    file_of(path, config, stop, |packing| matches!(packing, Packing::Gzip | Packing::Zstd))
+}
+
+/// A regular file with the content of a file or a pipe, expanded unless the packing `stays`.
+fn file_of(path: &Path, config: &Config, stop: &Stop, stays: fn(&Packing) -> bool) -> Result<File> {
     let reading = |e| Error::io("reading the archive", e);
     let (mut file, is_stream) = open(path)?;
     let mut input = Input { file: file.try_clone().map_err(reading)?, is_stream, has_writer: false, stop };
     let mut magic = Vec::new();
     input.by_ref().take(6).read_to_end(&mut magic).map_err(reading)?;
     let whole = io::Cursor::new(magic.clone()).chain(input);
-    // What `docker load` reads, also several compressed files one after the other.
-    let expanding: Box<dyn Read + '_> = match Packing::of(&magic) {
+    let packing = Packing::of(&magic).filter(|packing| !stays(packing));
+    if packing.is_none() && !is_stream {
+        file.seek(SeekFrom::Start(0)).map_err(reading)?;
+        return Ok(file);
+    }
+    let expanding = expanding(packing.as_ref(), whole)?;
+    let mut spool = tempfile::tempfile().map_err(|e| Error::io("making a temporary file", e))?;
+    let mut limited = expanding.take(config.spool_limit.saturating_add(1));
+    let size = io::copy(&mut limited, &mut spool).map_err(broken)?;
+    if size > config.spool_limit {
+        let message = format!("the archive expands to more than {}", Size(config.spool_limit));
+        return Err(Error::limit(message)
+            .with_advice(Advice::options("raise it with {}", [("spool-limit", "BYTES")])));
+    }
+    spool.seek(SeekFrom::Start(0)).map_err(reading)?;
+    Ok(spool)
+}
+
+/// What `docker load` reads, also several compressed files one after the other.
+fn expanding<'a>(packing: Option<&Packing>, whole: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
+    Ok(match packing {
         Some(Packing::Bzip2) => Box::new(bzip2::read::MultiBzDecoder::new(whole)),
         Some(Packing::Gzip) => Box::new(flate2::read::MultiGzDecoder::new(whole)),
         Some(Packing::Xz) => {
@@ -99,22 +131,8 @@ pub(crate) fn plain(path: &Path, config: &Config, stop: &Stop) -> Result<File> {
             limited.map_err(|code| broken(zstd_error(code)))?;
             Box::new(zio::Reader::new(BufReader::new(whole), Frames(context)))
         }
-        None if is_stream => Box::new(whole),
-        None => {
-            file.seek(SeekFrom::Start(0)).map_err(reading)?;
-            return Ok(file);
-        }
-    };
-    let mut spool = tempfile::tempfile().map_err(|e| Error::io("making a temporary file", e))?;
-    let mut limited = expanding.take(config.spool_limit.saturating_add(1));
-    let size = io::copy(&mut limited, &mut spool).map_err(broken)?;
-    if size > config.spool_limit {
-        let message = format!("the archive expands to more than {}", Size(config.spool_limit));
-        return Err(Error::limit(message)
-            .with_advice(Advice::options("raise it with {}", [("spool-limit", "BYTES")])));
-    }
-    spool.seek(SeekFrom::Start(0)).map_err(reading)?;
-    Ok(spool)
+        None => Box::new(whole),
+    })
 }
 
 /// A decoder of zstd frames: zstd's own reader has errors of text alone.

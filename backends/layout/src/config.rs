@@ -1,6 +1,6 @@
-//! The options of `oci:`.
+//! The options of `oci:` and `dir:`.
 
-/// Options of the `oci:` scheme.
+/// Options of the schemes `oci:` and `dir:`.
 #[derive(Clone, Copy, Debug, Default, serde::Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Config {

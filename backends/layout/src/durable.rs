@@ -76,16 +76,20 @@ impl Temp {
     /// Opens or makes the temporary file `name`; `None` while another process owns it. It keeps the bytes of an
     /// owner that was killed.
     pub(crate) fn claim(root: &Root, name: &str) -> Result<Option<Self>> {
-        let path = folder(root, &["ingest"], true)?.join(name);
+        Self::claim_at(&folder(root, &["ingest"], true)?.join(name))
+    }
+
+    /// As [`claim`](Self::claim), in any folder.
+    pub(crate) fn claim_at(path: &Path) -> Result<Option<Self>> {
         let at = |e: io::Error| refused(format!("opening {}", path.display()), e);
         // Only a regular file of this user is accepted; the folder is writable by its owner alone.
         let mut reopened = false;
         loop {
-            let file = match files::open_or_create(&path) {
+            let file = match files::open_or_create(path) {
                 Ok(file) => file,
                 Err(Errno::ACCESS) if !reopened => {
                     reopened = true;
-                    if !make_writable(&path).map_err(at)? {
+                    if !make_writable(path).map_err(at)? {
                         return Ok(None);
                     }
                     continue;
@@ -100,9 +104,9 @@ impl Temp {
                 return Ok(None);
             }
             // Otherwise its owner has removed or published it since it was opened.
-            if files::look(&path)?.is_some_and(|named| (named.dev(), named.ino()) == (ours.dev(), ours.ino()))
+            if files::look(path)?.is_some_and(|named| (named.dev(), named.ino()) == (ours.dev(), ours.ino()))
             {
-                return Ok(Some(Self { file, path, armed: true }));
+                return Ok(Some(Self { file, path: path.to_owned(), armed: true }));
             }
         }
     }
@@ -224,13 +228,18 @@ fn filled(root: &Root, name: &str, bytes: &[u8]) -> Result<Temp> {
 
 /// Waits for the exclusive lock `locks/<name>`; it ends when the file is dropped or the process ends.
 pub(crate) fn lock(root: &Root, name: &str) -> Result<File> {
-    let (file, path) = lock_file(root, name)?;
+    lock_at(&folder(root, &["locks"], true)?.join(name))
+}
+
+/// Waits for the exclusive lock on a file, which is made when there is none.
+pub(crate) fn lock_at(path: &Path) -> Result<File> {
+    let file = files::open_or_create(path).map_err(|e| locking(path, e.into()))?;
     loop {
         match file.lock() {
             Ok(()) => return Ok(file),
             // A signal came while it waited.
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(locking(&path, e)),
+            Err(e) => return Err(locking(path, e)),
         }
     }
 }
@@ -241,15 +250,10 @@ pub(crate) fn try_lock(
     name: &str,
     how: fn(&File) -> Result<(), TryLockError>,
 ) -> Result<Option<File>> {
-    let (file, path) = lock_file(root, name)?;
-    let is_locked = files::is_locked(how(&file)).map_err(|e| locking(&path, e))?;
-    Ok(is_locked.then_some(file))
-}
-
-fn lock_file(root: &Root, name: &str) -> Result<(File, PathBuf)> {
     let path = folder(root, &["locks"], true)?.join(name);
     let file = files::open_or_create(&path).map_err(|e| locking(&path, e.into()))?;
-    Ok((file, path))
+    let is_locked = files::is_locked(how(&file)).map_err(|e| locking(&path, e))?;
+    Ok(is_locked.then_some(file))
 }
 
 fn locking(path: &Path, e: io::Error) -> Error {

@@ -1,7 +1,8 @@
-//! OCI image layout directories (OCI image spec, `image-layout.md`), twice:
+//! OCI image layout directories (OCI image spec, `image-layout.md`), twice, and the directories of skopeo's `dir:`:
 //!
 //! - [`Layout`]: any layout directory as a registry, under the scheme `oci:`. Layouts of other tools are read
 //!   strictly: a blob is a regular file of the declared size, or it is an error.
+//! - [`Directory`]: the directory of one image under the scheme `dir:`, which is no layout.
 //! - [`Store`]: a layout as the place where images are kept, which many processes may write at once:
 //!
 //! ```text
@@ -26,6 +27,7 @@
 
 mod backend;
 mod config;
+mod dir;
 mod durable;
 mod files;
 mod root;
@@ -34,4 +36,5 @@ mod watch;
 
 pub use backend::Layout;
 pub use config::Config;
+pub use dir::Directory;
 pub use store::Store;

@@ -203,7 +203,7 @@ impl Root {
     }
 
     /// Opens a path in the layout, and says how large the file is.
-    fn open(&self, inner: &Path) -> Result<Option<(File, u64)>> {
+    pub(crate) fn open(&self, inner: &Path) -> Result<Option<(File, u64)>> {
         let (path, name) = (self.path.join(inner), inner.file_name().unwrap_or_default());
         let irregular = |kind| {
             let refusal = format!("{} is not a regular file but {}", path.display(), describe(kind));

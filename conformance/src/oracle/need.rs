@@ -57,6 +57,8 @@ pub(super) fn assert_declared(program: &str) {
 }
 
 impl Need {
+    /// The C compiler, which makes programs that need no library.
+    pub const CC: Self = Self::Tool { name: "cc", package: "gcc" };
     /// The signer of images.
     pub const COSIGN: Self = Self::Peer("cosign");
     /// The registry client of go-containerregistry.
@@ -65,6 +67,10 @@ impl Need {
     pub const ORAS: Self = Self::Peer("oras");
     /// The reader of ext4 without a mount.
     pub const DEBUGFS: Self = Self::Tool { name: "debugfs", package: "e2fsprogs" };
+    /// The client of a Docker daemon.
+    pub const DOCKER: Self = Self::Tool { name: "docker", package: "docker.io" };
+    /// The Docker daemon. It needs the right to mount as well.
+    pub const DOCKERD: Self = Self::Tool { name: "dockerd", package: "docker.io" };
     /// ext4's checker.
     pub const E2FSCK: Self = Self::Tool { name: "e2fsck", package: "e2fsprogs" };
     /// EROFS' checker.

@@ -11,7 +11,7 @@ use plyfold_core::{
     Reference, digest,
 };
 
-use super::probe::{NAME, assert_kind, at, carried, of_tag, open, read, sound};
+use super::probe::{NAME, assert_kind, at, beside, carried, of_tag, open, read, sound};
 use super::pushes::push;
 use crate::fixtures::fill;
 use crate::rule::{not_judged, rules};
@@ -118,15 +118,21 @@ async fn copy_a_to_b_preserves_digests_or_refuses(fixture: &dyn Fixture) {
     }
 }
 
-/// A tag of another repository, or of the only one that there is.
+/// A tag of another repository, or of the only one that there is, or the only name.
 fn elsewhere(fixture: &dyn Fixture, subject: &BackendUnderTest, repository: &str, tag: &str) -> Reference {
     let own = subject.reference();
+    if !fixture.holds_several_images() {
+        return own.clone();
+    }
     of_tag(own, if fixture.holds_any_repository() { repository } else { own.repository() }, tag)
 }
 
 async fn multi_image_archive_enumerates_and_selects(fixture: &dyn Fixture) {
     let (first, second) = (samples::image(), samples::custom_fields());
     let (third, fourth) = (samples::uncompressed(), samples::no_layers());
+    if !fixture.holds_several_images() {
+        return one_image_is_listed(fixture, &first).await;
+    }
     let tool = if fixture.holds_any_repository() { "library/tool:1" } else { "library/app:3" };
     let named = [
         FixtureImage::new("registry.example/library/app:1", &first),
@@ -154,6 +160,16 @@ async fn multi_image_archive_enumerates_and_selects(fixture: &dyn Fixture) {
         assert!(reference.tag().is_none() && reference.digest().is_some(), "{reference}");
         assert_opens(&subject, reference, sample).await;
     }
+}
+
+/// The name of the only image is all that is listed, and it leads to it.
+async fn one_image_is_listed(fixture: &dyn Fixture, sample: &Sample) {
+    let subject = open(fixture, sample).await;
+    let opened = Opened { registry: subject.registry.clone(), reference: None };
+    assert_eq!(sound(opened.references().await), subject.references);
+    assert_eq!(sound(opened.reference().await), *subject.reference());
+    assert_eq!(sound(subject.registry.untagged().await), [], "it has a name");
+    assert_opens(&subject, subject.reference(), sample).await;
 }
 
 /// Every name and nothing else is listed, and each leads to its image.
@@ -273,10 +289,10 @@ async fn derived_and_overridden_methods_agree(fixture: &dyn Fixture) {
         assert!(registry.push_concurrency() <= registry.concurrency(), "{name}");
     }
     let subject = open(fixture, &samples::zstandard()).await;
-    let (registry, own) = (&*subject.registry, subject.reference());
+    let registry = &*subject.registry;
     let sample = samples::image();
     let raw = sound(RawManifest::new(sample.top_bytes().clone(), Some(sample.top.media_type())));
-    let names = ["alone", "listed", "whole"].map(|tag| of_tag(own, own.repository(), tag));
+    let names = ["alone", "listed", "whole"].map(|tag| beside(fixture, &subject, tag));
     let of = |at: usize| [(names[at].clone(), raw.clone())];
     if !registry.capabilities().push {
         assert_kind(registry.push_manifest(&names[0], &raw).await, &ErrorKind::Unsupported);

@@ -21,8 +21,9 @@ pub(super) const NAME: &str = "registry.example/library/app:1.2";
 
 /// The samples that a medium can hold, whole.
 pub(super) fn carried(fixture: &dyn Fixture) -> Vec<Sample> {
+    let is_named = |sample: &Sample| fixture.states_digests() || is_sha256(sample);
     match fixture.fidelity() {
-        Fidelity::Exact => samples::whole(),
+        Fidelity::Exact => samples::whole().into_iter().filter(is_named).collect(),
         Fidelity::DiffIds => vec![
             samples::custom_fields(),
             samples::docker_image(),
@@ -34,6 +35,11 @@ pub(super) fn carried(fixture: &dyn Fixture) -> Vec<Sample> {
             samples::zstandard(),
         ],
     }
+}
+
+/// Whether the digest of a sample is what a reader computes that is given none.
+pub(super) fn is_sha256(sample: &Sample) -> bool {
+    sample.top.digest().as_ref().starts_with("sha256:")
 }
 
 /// A medium with one image.
@@ -127,6 +133,40 @@ pub(super) fn assert_chosen(outcome: Result<Box<dyn ImageSource>>, sample: &Samp
 /// A tag of a repository on the same host.
 pub(super) fn of_tag(reference: &Reference, repository: &str, tag: &str) -> Reference {
     Reference::with_tag(reference.registry().to_owned(), repository.to_owned(), tag.to_owned())
+}
+
+/// The name of what is stored beside the medium's image, or in its place where there is room for one.
+pub(super) fn beside(fixture: &dyn Fixture, subject: &BackendUnderTest, tag: &str) -> Reference {
+    let own = subject.reference();
+    if fixture.holds_several_images() { of_tag(own, own.repository(), tag) } else { own.clone() }
+}
+
+/// Names as they are, to see that what fails leaves them so.
+pub(super) struct Before(Vec<(Reference, Option<Bytes>)>);
+
+impl Before {
+    pub(super) async fn of(registry: &dyn ImageRegistry, names: &[&Reference]) -> Self {
+        let mut before = Vec::new();
+        for name in names {
+            let found = sound(Error::found(registry.manifest(name).await));
+            before.push(((*name).clone(), found.map(|raw| raw.bytes().clone())));
+        }
+        Self(before)
+    }
+
+    pub(super) async fn assert_kept(&self, registry: &dyn ImageRegistry, what: impl fmt::Display) {
+        for (name, before) in &self.0 {
+            match before {
+                None => drop(assert_kind(registry.manifest(name).await, &ErrorKind::NotFound)),
+                Some(bytes) => {
+                    assert!(
+                        sound(registry.manifest(name).await).bytes() == bytes,
+                        "{what}: {name} is another"
+                    );
+                }
+            }
+        }
+    }
 }
 
 /// The sample with one more byte in the bottom layer's tar than its `diff_id` knows of.

@@ -21,6 +21,26 @@ pub fn write_layout(directory: &Path, images: &[(String, &Sample)]) -> io::Resul
     fs::create_dir_all(directory.join("blobs/sha256"))
 }
 
+/// The directory of one image, as skopeo's `dir:` has it: the top as `manifest.json`, what it lists as
+/// `HEX.manifest.json`, and blobs as `HEX`.
+///
+/// # Errors
+/// Those of writing files.
+pub fn write_directory(directory: &Path, sample: &Sample) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    fs::write(directory.join("version"), "Directory Transport Version: 1.1\n")?;
+    for blob in &sample.blobs {
+        let hex = blob.descriptor.digest().digest();
+        let name = match (blob.descriptor.digest() == sample.top.digest(), blob.is_manifest()) {
+            (true, _) => "manifest.json".to_owned(),
+            (false, true) => format!("{hex}.manifest.json"),
+            (false, false) => hex.to_owned(),
+        };
+        fs::write(directory.join(name), &blob.bytes)?;
+    }
+    Ok(())
+}
+
 /// An oci-archive: the tar of a layout directory.
 pub fn oci_archive(images: &[(String, &Sample)]) -> Vec<u8> {
     tar_of(layout_files(images))

@@ -36,7 +36,7 @@ pub use self::image::{
     repeated_layer, sha512, uncompressed, variants, wide_index, wrong_diff_id, zstandard,
 };
 pub use self::layer::{LayerBuilder, MTIME};
-pub use self::media::{docker_archive, hybrid_archive, oci_archive, write_layout};
+pub use self::media::{docker_archive, hybrid_archive, oci_archive, write_directory, write_layout};
 pub use self::native::native_layers;
 pub use self::rootfs::{ROOTFS_TREE, huge_file, rootfs};
 pub use self::sample::{Sample, SampleBlob, SampleImage, SampleLayer};

@@ -1,4 +1,5 @@
-//! Changes of images: layers that are added, and other values in the configuration of what runs in them.
+//! Changes of images: layers that are added, and other values in the configuration of what runs in them; and [images of
+//! layers alone](NewImage).
 //!
 //! [`CacheProviderExt::edit`](crate::CacheProviderExt::edit) makes one image of another one. It rewrites the documents as JSON:
 //! fields that plyfold does not know stay, and so do the layers, byte for byte. The same edit of the same image gives the
@@ -6,10 +7,12 @@
 
 mod change;
 mod documents;
+mod image;
 mod layer;
 
 pub use self::change::ConfigChange;
-pub(crate) use self::documents::edited;
+pub(crate) use self::documents::{Edited, edited};
+pub use self::image::NewImage;
 pub use self::layer::NewLayer;
 
 use crate::Platforms;

@@ -73,7 +73,7 @@ fn worded(advice: &Advice) -> String {
         Advice::Collect => "`plyfold gc` removes what no image needs",
         Advice::CollectLater => "`plyfold gc` removes it afterwards",
         Advice::ConvertLayer => {
-            "a plain root file system is not an image; `plyfold layer` converts a tar as it is"
+            "tar:FILE is an image of a plain root file system; `plyfold layer` converts a tar as it is"
         }
         Advice::CopyFiles => "ask for copies: --copy",
         Advice::DeleteByDigest { image } => {

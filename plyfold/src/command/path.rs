@@ -26,14 +26,15 @@ pub(crate) fn refuse_foreign(word: &str, is_target: bool) -> Result<()> {
     let Some((scheme, rest)) = word.split_once(':') else { return Ok(()) };
     // What to write here to read from there, and to write to it.
     let (source, target) = match scheme {
-        "dir" | "file" | "oci-layout" | "ostree" | "sif" | "tarball" => (LAYOUT, LAYOUT),
+        "file" | "oci-layout" | "ostree" | "sif" => (LAYOUT, LAYOUT),
+        "tarball" => ("write tar:FILE for the tar of a root file system", LAYOUT),
         "containers-storage" | "podman" => (
             "`podman save --format oci-archive -o FILE.tar NAME` writes an archive, which plyfold reads as FILE.tar",
             "`plyfold save IMAGE --out FILE` writes an archive, which `podman load` reads",
         ),
-        "docker-daemon" | "containerd" => (
-            "`docker save -o FILE.tar NAME` writes an archive, which plyfold reads as FILE.tar",
-            "`plyfold save IMAGE --out FILE` writes an archive, which `docker load` reads",
+        "containerd" => (
+            "`ctr image export FILE.tar NAME` writes an archive, which plyfold reads as FILE.tar",
+            "`plyfold save IMAGE --out FILE` writes an archive, which `ctr image import` reads",
         ),
         "docker-image" => ("write docker://NAME", "write docker://NAME"),
         "http" | "https" | "oci+http" | "oci+https" => ("", ""),

@@ -3,8 +3,8 @@
 use crate::backend::Pages;
 use crate::progress::Progress;
 use crate::{
-    CacheProviderExt as _, Copied, CopyJob, CopyOptions, Descriptor, Error, Reference, Result, Sparse,
-    copy_all, printable, reference,
+    CacheProviderExt as _, Copied, CopyJob, CopyOptions, Descriptor, Error, Location, Reference, Result,
+    Sparse, copy_all, printable, reference,
 };
 use serde_json::json;
 
@@ -80,7 +80,13 @@ pub(crate) fn show(context: &Context, name: &Reference, descriptor: &Descriptor)
 
 /// Lists the tags of a repository, or the repositories of a registry; of a place on this machine all names.
 pub(crate) async fn tags(context: &Context, repository: &str) -> Result<()> {
-    let image = Image::parse(repository, &context.backends)?;
+    let is_place = Location::parse(repository).is_ok_and(|location| location.rest.is_empty());
+    // A daemon has no path.
+    let image = if is_place && context.backends.knows(repository) {
+        Image::Uri(repository.to_owned())
+    } else {
+        Image::parse(repository, &context.backends)?
+    };
     let opened = context.backends.open(&image.uri(), &context.options).await?;
     let is_local = !image.is_remote(&context.backends);
     if opened.reference.is_none() && is_local {

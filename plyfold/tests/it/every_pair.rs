@@ -4,8 +4,8 @@ use std::path::Path;
 
 use plyfold::memory::MemoryRegistry;
 use plyfold::{
-    Backends, CacheProviderExt as _, CopyOptions, Descriptor, Digest, ImageRegistry, Images, MediaType,
-    Options, RawManifest, Reference, copy, digest, reference,
+    Backends, CacheProviderExt as _, CopyOptions, Descriptor, Digest, ErrorKind, ImageRegistry, Images,
+    MediaType, Options, RawManifest, Reference, copy, digest, reference,
 };
 use plyfold_conformance::samples::{self, LayerBuilder};
 use plyfold_conformance::server::FaultServer;
@@ -33,6 +33,7 @@ pub(crate) async fn place(medium: &str, folder: &Path, server: &FaultServer) -> 
     }
     let uri = match medium {
         "registry" => format!("registry:{}/org/app:1.2", server.host()),
+        "dir" => format!("dir:{}", folder.join("place").display()),
         "memory" => format!("memory:{}:{NAME}", folder.display().to_string().replace([':', '/'], "-")),
         _ => format!("{medium}:{}:{NAME}", folder.join("place.tar").display()),
     };
@@ -142,6 +143,17 @@ impl Origin {
         copy(&self.registry, &Self::name(), &*place.to, &place.name, &options).await.unwrap();
     }
 
+    /// Whether the index and all that it lists are in a place.
+    async fn assert_index_is_in(&self, place: &Place, what: &str) {
+        let (back, name) = (MemoryRegistry::new("back"), reference::parse(NAME).unwrap());
+        let copied = copy(&*place.from, &place.name, &back, &name, &CopyOptions::default()).await;
+        assert_eq!(copied.unwrap().digest(), self.index.digest(), "{what}");
+        for child in &self.children {
+            let raw = back.manifest(&reference::by_digest(&name, child.digest())).await.unwrap();
+            assert_eq!(raw.digest(), child.digest(), "{what}");
+        }
+    }
+
     /// Whether all of it is in a place.
     pub(crate) async fn assert_is_in(&self, place: &Place, what: &str) {
         let options = CopyOptions { referrers: true, ..CopyOptions::default() };
@@ -181,5 +193,33 @@ async fn an_index_goes_from_every_medium_into_every_medium_with_all_its_digests(
             assert_eq!(copied.unwrap().digest(), origin.index.digest(), "{what}");
             origin.assert_is_in(&to, &what).await;
         }
+    }
+}
+
+/// A directory of one image lists nothing that refers to it: that is said, and the rest goes in and out.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_goes_through_the_directory_of_one_image_with_all_its_digests() {
+    let origin = stored_origin().await;
+    let name = reference::parse(NAME).unwrap();
+    let all = CopyOptions { referrers: true, ..CopyOptions::default() };
+    for medium in MEDIA.into_iter().chain(["dir"]) {
+        let (folder, server) = (tempfile::tempdir().unwrap(), FaultServer::start().unwrap());
+        let from = place(medium, folder.path(), &server).await;
+        copy(&origin.registry, &name, &*from.to, &from.name, &CopyOptions::default()).await.unwrap();
+        let between = tempfile::tempdir().unwrap();
+        let directory = place("dir", between.path(), &server).await;
+        let error = copy(&*from.from, &from.name, &*directory.to, &directory.name, &all).await.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Unsupported, "{medium}: {error}");
+        let error = directory.from.manifest(&directory.name).await.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::NotFound, "{medium}: {error}");
+        let options = CopyOptions::default();
+        let copied = copy(&*from.from, &from.name, &*directory.to, &directory.name, &options).await;
+        assert_eq!(copied.unwrap().digest(), origin.index.digest(), "{medium} into dir");
+        origin.assert_index_is_in(&directory, medium).await;
+        let (folder, server) = (tempfile::tempdir().unwrap(), FaultServer::start().unwrap());
+        let to = place(medium, folder.path(), &server).await;
+        let copied = copy(&*directory.from, &directory.name, &*to.to, &to.name, &options).await;
+        assert_eq!(copied.unwrap().digest(), origin.index.digest(), "dir into {medium}");
+        origin.assert_index_is_in(&to, medium).await;
     }
 }

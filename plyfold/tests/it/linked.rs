@@ -58,7 +58,7 @@ async fn backends_list_their_options_and_can_do_no_more_than_they_register() {
     for backend in backends.iter() {
         for scheme in backend.schemes {
             let rest = match *scheme {
-                "registry" | "docker" => "registry.invalid/app:1".to_owned(),
+                "registry" | "docker" | "docker-daemon" => "registry.invalid/app:1".to_owned(),
                 _ => dir.path().join("none").display().to_string(),
             };
             let uri = format!("{scheme}:{rest}");

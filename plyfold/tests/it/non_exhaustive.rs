@@ -14,6 +14,7 @@ const OPTIONS: &[&str] = &[
     "Conversion",
     "CopyJob",
     "CopyOptions",
+    "DaemonConfig",
     "Edit",
     "FileOptions",
     "FlatOptions",

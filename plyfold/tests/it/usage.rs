@@ -21,10 +21,10 @@ fn what_is_no_name_is_never_asked_of_a_registry() {
         ("o.img", "oci:DIRECTORY:TAG"),
         ("o.ext4:v1", "oci:DIRECTORY:TAG"),
         ("sub/o.qcow2", "registry:sub/o.qcow2"),
-        ("dir:big", "oci:DIRECTORY:TAG"),
+        ("dir:", "names a place, not an image"),
         ("oci-layout:big:v1", "oci:DIRECTORY:TAG"),
         ("containers-storage:x", "podman load"),
-        ("docker-daemon:x:1", "docker load"),
+        ("containerd:x:1", "ctr image import"),
         ("file:x", "oci:DIRECTORY:TAG"),
         ("https://registry.invalid/app:1", "registry.invalid/app:1"),
         ("docker-archive:", "names a place, not an image"),
@@ -39,9 +39,11 @@ fn what_is_no_name_is_never_asked_of_a_registry() {
     }
     for (image, code, said) in [
         ("o.img", 3, "there is no file or directory o.img"),
-        ("dir:big", 2, "oci:DIRECTORY"),
+        ("dir:big", 3, "there is no directory big"),
+        ("file:big", 2, "oci:DIRECTORY"),
         ("containers-storage:x", 2, "podman save"),
-        ("docker-daemon:x:1", 2, "docker save"),
+        ("containerd:x:1", 2, "ctr image export"),
+        ("docker-daemon:", 2, "names a place, not an image"),
         ("http://registry.invalid/app", 2, "registry.invalid/app"),
         ("docker://registry.invalid/", 2, "without a repository"),
     ] {

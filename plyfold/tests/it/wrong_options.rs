@@ -107,7 +107,7 @@ async fn backends_say_in_plain_words_what_is_wrong_with_an_option() {
     for backend in backends.iter() {
         let scheme = backend.schemes[0];
         let rest = match scheme {
-            "registry" => "registry.invalid/app:1".to_owned(),
+            "docker-daemon" | "registry" => "registry.invalid/app:1".to_owned(),
             _ => dir.path().join("none").display().to_string(),
         };
         let open = async |option: &str| {

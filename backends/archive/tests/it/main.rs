@@ -3,9 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a failure is the test's failure")]
 
 mod build;
+mod daemon;
 mod docker25;
 mod forms;
 mod hostile;
+mod rootfs;
 mod saved;
 mod write_failures;
 mod written;

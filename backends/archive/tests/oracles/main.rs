@@ -13,9 +13,11 @@ use plyfold_core::{
 };
 use tempfile::TempDir;
 
+mod dockerd;
 mod pushed;
 mod saved;
 
+use dockerd::{a_docker_daemon_takes_and_gives_images, docker_loads_and_runs_what_is_saved};
 use pushed::{
     crane_finds_no_fault_in_what_is_pushed, podman_loads_what_is_pushed, skopeo_reads_what_is_pushed,
     umoci_unpacks_what_is_pushed,
@@ -39,6 +41,8 @@ oracle_tests! {
     podman_loads_what_is_pushed needs [PODMAN];
     umoci_unpacks_what_is_pushed needs [Need::UMOCI, Need::GNU_TAR];
     crane_finds_no_fault_in_what_is_pushed needs [Need::CRANE];
+    docker_loads_and_runs_what_is_saved needs [Need::DOCKER, Need::DOCKERD, Need::Mounts, Need::CC];
+    a_docker_daemon_takes_and_gives_images needs [Need::DOCKER, Need::DOCKERD, Need::Mounts, Need::CC];
 }
 
 const PODMAN: Need = Need::Tool { name: "podman", package: "podman" };

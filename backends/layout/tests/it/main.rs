@@ -4,6 +4,7 @@
 
 mod collect;
 mod cut_off;
+mod dir;
 mod formats;
 mod hostile;
 mod layout;
@@ -23,16 +24,27 @@ use plyfold_core::{
     Blob, BlobRange, CacheProvider, Descriptor, Digest, Error, ErrorKind, ImageRegistry, Reference, Result,
 };
 use plyfold_core::{digest, reference};
-use plyfold_layout::{Config, Layout, Store};
+use plyfold_layout::{Config, Directory, Layout, Store};
 use tempfile::TempDir;
 
 async fn open(path: PathBuf) -> Result<Box<dyn ImageRegistry>> {
     Ok(Box::new(Layout::new(path, Config::default())))
 }
 
+async fn open_directory(path: PathBuf) -> Result<Box<dyn ImageRegistry>> {
+    Ok(Box::new(Directory::new(path, Config::default())?))
+}
+
 mod registry {
     plyfold_conformance::registry_suite!(plyfold_conformance::fixtures::Layout::new(super::open));
     plyfold_conformance::hostile_suite!(plyfold_conformance::fixtures::Layout::new(super::open));
+}
+
+mod directory {
+    plyfold_conformance::registry_suite!(plyfold_conformance::fixtures::Directory::new(
+        super::open_directory
+    ));
+    plyfold_conformance::hostile_suite!(plyfold_conformance::fixtures::Directory::new(super::open_directory));
 }
 
 mod cache {

@@ -1,6 +1,7 @@
-//! Layouts as skopeo and umoci see them, and the store on disks that refuse, in processes that die and through power
+//! Layouts and directories of one image as skopeo and umoci see them, and the store on disks that refuse, in processes that die and through power
 //! cuts.
 
+mod directory;
 mod durability;
 mod interop;
 
@@ -18,6 +19,7 @@ use plyfold_core::{
 use plyfold_layout::{Config, Layout, Store};
 use tempfile::TempDir;
 
+use directory::{directories_by_skopeo_are_read, podman_pulls_our_directories, skopeo_reads_our_directories};
 use durability::Stores;
 use interop::{
     a_layout_as_docker_saves_it_is_a_store, a_layout_by_oras_is_a_store, a_layout_by_skopeo_is_a_store,
@@ -30,6 +32,9 @@ oracle_tests! {
     skopeo_writes_what_we_read needs [Need::SKOPEO];
     skopeo_reads_the_store needs [Need::SKOPEO];
     skopeo_reads_what_a_copy_made needs [Need::SKOPEO];
+    directories_by_skopeo_are_read needs [Need::SKOPEO];
+    skopeo_reads_our_directories needs [Need::SKOPEO];
+    podman_pulls_our_directories needs [Need::PODMAN];
     umoci_writes_what_we_read needs [Need::UMOCI];
     umoci_reads_what_a_copy_made needs [Need::UMOCI];
     a_layout_as_docker_saves_it_is_a_store needs [Need::GNU_TAR];

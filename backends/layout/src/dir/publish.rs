@@ -1,0 +1,63 @@
+//! How an image becomes that of its directory.
+
+use std::collections::HashSet;
+
+use plyfold_core::blocking::Stop;
+use plyfold_core::cache::lacking;
+use plyfold_core::{Digest, Error, RawManifest, Result};
+
+use super::folder::{Folder, TOP, VERSION, document_name, is_part, read_top};
+use super::needs::Needs;
+use crate::durable;
+use crate::files;
+
+/// Makes `top` the image, and removes what only the one before has needed.
+///
+/// # Errors
+/// `NotFound` with what is missing but for `absent`: the image is the one before then.
+pub(super) fn publish(folder: &Folder, top: &RawManifest, absent: &[Digest], stop: &Stop) -> Result<()> {
+    // Of two processes the second one sees what the first has removed.
+    let _lock = durable::lock_at(&folder.path().join(VERSION))?;
+    let new = Needs::of(folder, top, absent, stop)?;
+    if !new.missing.is_empty() {
+        let error = lacking("content is not in the directory", &new.missing);
+        return Err(error.with_hint("push blobs before manifests, and manifests before their index"));
+    }
+    let old = folder.top()?;
+    if old.as_ref() == Some(top.bytes()) {
+        return Ok(());
+    }
+    folder.write(TOP, &top.bytes()[..], stop)?;
+    // Without the rest it is the image all the same.
+    let old = old.and_then(|bytes| read_top(bytes).ok());
+    let old = old.and_then(|old| Needs::of(folder, &old, &[], stop).ok());
+    let mut gone = old.map_or_else(HashSet::new, |old| old.files);
+    gone.insert(document_name(top.digest()));
+    gone.retain(|name| !new.files.contains(name));
+    if let Err(e) = clean(folder, &gone) {
+        tracing::warn!("removing what the image before has left in {}: {e}", folder.path().display());
+    }
+    Ok(())
+}
+
+/// Removes files, signatures of what is gone, and what killed processes have left.
+fn clean(folder: &Folder, gone: &HashSet<String>) -> Result<()> {
+    files::for_each(folder.path(), |entry, found| {
+        let name = entry.file_name();
+        let (Some(name), true) = (name.to_str(), found.is_file()) else { return Ok(()) };
+        let is_left = is_part(name) && durable::is_free(&entry.path())?.unwrap_or(false);
+        if is_left || gone.contains(name) || is_signature(name, gone) {
+            files::remove(&entry.path())?;
+        }
+        Ok::<(), Error>(())
+    })
+}
+
+/// Whether a file is a signature of the image before, `signature-N`, or of one in it, `HEX.signature-N`.
+fn is_signature(name: &str, gone: &HashSet<String>) -> bool {
+    let Some((of, number)) = name.rsplit_once("signature-") else { return false };
+    let is_gone = |hex: &str| gone.contains(&format!("{hex}.manifest.json"));
+    number.bytes().all(|c| c.is_ascii_digit())
+        && !number.is_empty()
+        && (of.is_empty() || of.strip_suffix('.').is_some_and(is_gone))
+}
