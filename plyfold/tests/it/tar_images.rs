@@ -39,7 +39,6 @@ fn runs_are_as_they_were() {
         place.run("inspect dir:{}/image"),
         place.run("tags dir:{}/image"),
         place.run("copy dir:{}/image dir:{}/other -q"),
-        place.run("copy dir:{}/image dir:{} -q"),
         place.run("copy dir:{}/image tar:{}/new.tar -q"),
         place.run("load dir:{}/image -q"),
         place.run("tags dir:{}/none"),
