@@ -51,7 +51,7 @@ impl Fake {
                 let (handler, seen) = (Arc::clone(&handler), Arc::clone(&seen));
                 tokio::spawn(async move {
                     // A client may go at any time.
-                    let _ = serve(stream, &*handler, &seen).await;
+                    let _ = serve(stream, handler, &seen).await;
                 });
             }
         });
@@ -88,7 +88,7 @@ pub(crate) fn daemon(socket: &Path) -> Daemon {
     Daemon::new(&config).unwrap()
 }
 
-async fn serve(stream: UnixStream, handler: &Handler, seen: &Mutex<Vec<String>>) -> std::io::Result<()> {
+async fn serve(stream: UnixStream, handler: Arc<Handler>, seen: &Mutex<Vec<String>>) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -103,7 +103,9 @@ async fn serve(stream: UnixStream, handler: &Handler, seen: &Mutex<Vec<String>>)
         if head.contains("transfer-encoding: chunked") { chunked(&mut stream).await? } else { Vec::new() };
     seen.lock().unwrap().push(request.clone());
     let mut out = stream.into_inner();
-    match handler(&request, body) {
+    // One that takes its time keeps no thread of the runtime.
+    let answer = tokio::task::spawn_blocking(move || handler(&request, body)).await.unwrap();
+    match answer {
         Answer::Body(body) => {
             let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
             out.write_all(&[head.as_bytes(), &body].concat()).await

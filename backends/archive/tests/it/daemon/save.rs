@@ -148,10 +148,12 @@ async fn a_daemon_that_never_answers_ends_and_a_slow_one_does_not() {
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     // It is asked whether it is there, and waited for.
     let slow = saving(move || {
-        std::thread::sleep(Duration::from_millis(2500));
+        std::thread::sleep(Duration::from_millis(4500));
         Answer::Chunked(tar.clone())
     });
-    slow.daemon().manifest(&reference::parse(NAME).unwrap()).await.unwrap();
+    let config = DaemonConfig { socket: Some(slow.socket()), timeout: 2, ..DaemonConfig::default() };
+    let daemon = plyfold_archive::Daemon::new(&config).unwrap();
+    daemon.manifest(&reference::parse(NAME).unwrap()).await.unwrap();
     assert!(slow.requests().contains(&"GET /_ping".to_owned()), "{:?}", slow.requests());
 }
 
