@@ -18,8 +18,8 @@ use plyfold_core::{
 use serde_json::{Value, json};
 
 use crate::fixture::{
-    AMD64, Fault, Scripted, descriptor, index_of, layer, name, options, put_compressed, put_document,
-    put_image,
+    AMD64, Fault, Scripted, child, descriptor, index_of, layer, name, options, put_attested, put_compressed,
+    put_document, put_image,
 };
 
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
@@ -293,29 +293,9 @@ async fn attested() -> (MemoryRegistry, Vec<Descriptor>) {
             "amd64" => put_compressed(&registry, &image(), &gzipped, &gzip(&gzipped)),
             _ => drop(put_image(&registry, &image(), ("linux", architecture), &[layer(architecture, 10)])),
         }
-        let raw = registry.manifest(&image()).await.unwrap();
-        let mut child = descriptor(MediaType::ImageManifest.as_ref(), raw.bytes());
-        child["platform"] = json!({ "os": "linux", "architecture": architecture });
-        children.push(child);
+        children.push(child(&registry, &image(), architecture).await);
     }
-    for subject in [0, 1] {
-        put_image(&registry, &image(), ("unknown", "unknown"), &[layer(&format!("note {subject}"), 5)]);
-        let raw = registry.manifest(&image()).await.unwrap();
-        let mut document: Value = serde_json::from_slice(raw.bytes()).unwrap();
-        document["layers"][0]["mediaType"] = json!("application/vnd.in-toto+json");
-        put_document(&registry, &image(), MediaType::ImageManifest, &document);
-        let raw = registry.manifest(&image()).await.unwrap();
-        let mut child = descriptor(MediaType::ImageManifest.as_ref(), raw.bytes());
-        child["platform"] = json!({ "os": "unknown", "architecture": "unknown" });
-        child["annotations"] = json!({
-            "vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": children[subject]["digest"],
-        });
-        children.push(child);
-    }
-    let index =
-        json!({ "schemaVersion": 2, "mediaType": MediaType::ImageIndex.as_ref(), "manifests": children });
-    put_document(&registry, &image(), MediaType::ImageIndex, &index);
-    let children = registry.fetch_index(&image()).await.unwrap().manifests().clone();
+    let children = put_attested(&registry, &image(), children).await;
     (registry, children)
 }
 

@@ -8,7 +8,7 @@ use plyfold_core::{
 };
 use serde_json::json;
 
-use crate::fixture::{AMD64, descriptor, index_of, layer, name, put_document, put_image};
+use crate::fixture::{AMD64, child, index_of, layer, name, put_attested, put_document, put_image};
 
 /// An index of two images under `example.com/app:1`.
 async fn two_platforms() -> MemoryRegistry {
@@ -175,26 +175,9 @@ async fn attested() -> (MemoryRegistry, Vec<Descriptor>) {
     let mut children = Vec::new();
     for architecture in ["arm64", "amd64", "riscv64"] {
         put_image(&registry, &image, ("linux", architecture), &[layer(architecture, 10)]);
-        let raw = registry.manifest(&image).await.unwrap();
-        let mut child = descriptor(MediaType::ImageManifest.as_ref(), raw.bytes());
-        child["platform"] = json!({ "os": "linux", "architecture": architecture });
-        children.push(child);
+        children.push(child(&registry, &image, architecture).await);
     }
-    for subject in [0, 1] {
-        let note = layer(&format!("note {subject}"), 5);
-        put_image(&registry, &image, ("unknown", "unknown"), &[note]);
-        let raw = registry.manifest(&image).await.unwrap();
-        let mut child = descriptor(MediaType::ImageManifest.as_ref(), raw.bytes());
-        child["platform"] = json!({ "os": "unknown", "architecture": "unknown" });
-        child["annotations"] = json!({
-            "vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": children[subject]["digest"],
-        });
-        children.push(child);
-    }
-    let index =
-        json!({ "schemaVersion": 2, "mediaType": MediaType::ImageIndex.as_ref(), "manifests": children });
-    put_document(&registry, &image, MediaType::ImageIndex, &index);
-    let children = registry.fetch_index(&image).await.unwrap().manifests().clone();
+    let children = put_attested(&registry, &image, children).await;
     (registry, children)
 }
 

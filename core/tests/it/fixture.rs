@@ -11,8 +11,9 @@ use futures_util::{StreamExt, stream};
 use plyfold_core::layer::LayerTar;
 use plyfold_core::memory::MemoryRegistry;
 use plyfold_core::{
-    Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Format, ImageRegistry, Input, Made, Materializer,
-    MediaType, PullOptions, PullPolicy, RawManifest, Reference, Result, Role, Sink, digest, reference,
+    Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Format, ImageRegistry, ImageRegistryExt as _,
+    Input, Made, Materializer, MediaType, PullOptions, PullPolicy, RawManifest, Reference, Result, Role,
+    Sink, digest, reference,
 };
 use serde_json::{Value, json};
 
@@ -47,6 +48,40 @@ pub(crate) fn layer(path: &str, size: usize) -> Vec<u8> {
 
 pub(crate) fn descriptor(media_type: &str, content: &[u8]) -> Value {
     json!({ "mediaType": media_type, "digest": digest::sha256(content).to_string(), "size": content.len() })
+}
+
+/// The image under `reference` as a child of an index.
+pub(crate) async fn child(registry: &MemoryRegistry, reference: &Reference, architecture: &str) -> Value {
+    let raw = registry.manifest(reference).await.unwrap();
+    let mut child = descriptor(MediaType::ImageManifest.as_ref(), raw.bytes());
+    child["platform"] = json!({ "os": "linux", "architecture": architecture });
+    child
+}
+
+/// The index of these under `reference`, with an attestation of each of the first two; its entries.
+pub(crate) async fn put_attested(
+    registry: &MemoryRegistry,
+    reference: &Reference,
+    mut children: Vec<Value>,
+) -> Vec<Descriptor> {
+    for subject in [0, 1] {
+        put_image(registry, reference, ("unknown", "unknown"), &[layer(&format!("note {subject}"), 5)]);
+        let raw = registry.manifest(reference).await.unwrap();
+        let mut document: Value = serde_json::from_slice(raw.bytes()).unwrap();
+        document["layers"][0]["mediaType"] = json!("application/vnd.in-toto+json");
+        put_document(registry, reference, MediaType::ImageManifest, &document);
+        let mut attestation = child(registry, reference, "unknown").await;
+        attestation["platform"] = json!({ "os": "unknown", "architecture": "unknown" });
+        attestation["annotations"] = json!({
+            "vnd.docker.reference.type": "attestation-manifest",
+            "vnd.docker.reference.digest": children[subject]["digest"],
+        });
+        children.push(attestation);
+    }
+    let index =
+        json!({ "schemaVersion": 2, "mediaType": MediaType::ImageIndex.as_ref(), "manifests": children });
+    put_document(registry, reference, MediaType::ImageIndex, &index);
+    registry.fetch_index(reference).await.unwrap().manifests().clone()
 }
 
 /// An image of one compressed layer under `reference`.
