@@ -1,9 +1,7 @@
 //! What a large archive takes that comes through a pipe, and goes out as a stream, in processes whose peak is measured.
 
 use std::env;
-use std::fs;
 use std::io::{self, Write};
-use std::process::{Command, Stdio};
 
 use futures_util::TryStreamExt as _;
 use plyfold::digest::{self, Hasher};
@@ -12,6 +10,8 @@ use plyfold::{Images, LoadOptions};
 use plyfold_conformance::samples::LayerBuilder;
 use serde_json::json;
 
+use super::peak;
+
 const MIB: u64 = 1 << 20;
 /// What a process may take, whatever the size of the archive.
 const MOST: u64 = 64 * MIB;
@@ -19,6 +19,7 @@ const NAME: &str = "registry.example/org/large:1";
 /// MiB of the layer, where another size is to be measured: beyond 8,192 the numbers of a tar's headers are too short for it.
 const SIZE: &str = "PLYFOLD_MEMORY_ARCHIVE";
 const STORE: &str = "PLYFOLD_MEMORY_STORE";
+const WORK: &str = "PLYFOLD_MEMORY_WORK";
 const TEST: &str = "archive_memory::a_large_archive_takes_little_memory_in_and_out";
 const BLOCK: usize = 64 << 10;
 
@@ -87,30 +88,12 @@ fn write_archive(out: &mut dyn Write, mib: u64, layer: &digest::Digest) -> io::R
     out.write_all(&[0; 1024])
 }
 
-/// The peak of this test again as a process that loads from its standard input, or saves.
-fn peak(store: &str, work: &str, input: impl FnOnce(&mut dyn Write) + Send) -> u64 {
-    let mut command = Command::new(env::current_exe().unwrap());
-    command.args(["--exact", TEST, "--nocapture"]).env(STORE, store).env("PLYFOLD_MEMORY_WORK", work);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let run = std::thread::scope(|scope| {
-        scope.spawn(move || input(&mut stdin));
-        child.wait_with_output().unwrap()
-    });
-    let said = String::from_utf8_lossy(&run.stdout).into_owned();
-    assert!(run.status.success(), "{work}: {said}");
-    let peak = said.split("peak:").nth(1).and_then(|rest| rest.split_whitespace().next());
-    peak.unwrap_or_else(|| panic!("{said}")).parse::<u64>().unwrap() * 1024
-}
-
 #[test]
 fn a_large_archive_takes_little_memory_in_and_out() {
-    if let (Ok(store), Ok(work)) = (env::var(STORE), env::var("PLYFOLD_MEMORY_WORK")) {
+    if let (Ok(store), Ok(work)) = (env::var(STORE), env::var(WORK)) {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         runtime.block_on(moved(&store, &work));
-        let status = fs::read_to_string("/proc/self/status").unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        return io::stdout().write_all(format!("\npeak:{line}\n").as_bytes()).unwrap();
+        return peak::tell();
     }
     let mib = size();
     let dir = tempfile::tempdir().unwrap();
@@ -118,8 +101,11 @@ fn a_large_archive_takes_little_memory_in_and_out() {
     let mut hasher = Writer(Hasher::sha256());
     write_layer(&mut hasher, mib).unwrap();
     let layer = hasher.0.finish();
-    let loaded = peak(&store, "load", |out| write_archive(out, mib, &layer).unwrap());
-    let saved = peak(&store, "save", |_| ());
+    let peak = |work, input: &(dyn Fn(&mut dyn Write) + Sync)| {
+        peak::of(TEST, &[(STORE, &store), (WORK, work)], input)
+    };
+    let loaded = peak("load", &|out| write_archive(out, mib, &layer).unwrap());
+    let saved = peak("save", &|_| ());
     assert!(loaded <= MOST, "a load takes {} MiB", loaded / MIB);
     assert!(saved <= MOST, "a save takes {} MiB", saved / MIB);
 }

@@ -35,6 +35,7 @@ mod no_platform;
 mod no_text;
 mod non_exhaustive;
 mod patch;
+mod peak;
 mod places;
 mod provider;
 mod public_types;

@@ -1,15 +1,15 @@
 //! What several hostile layers take together, in a process whose peak is measured.
 
-use std::io::{self, Write as _};
-use std::process::Command;
+use std::env;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
-use std::{env, fs};
 
 use plyfold::layer::{LayerLimits, LayerTar, TreeBudget, TreeLimits};
 use plyfold::tree::LayerTreeBuilder;
 use plyfold::{Format, Images, Input, Made, Materializer, Materializers, PullOptions, Result, Role, Sink};
 use plyfold_conformance::samples::{LayerBuilder, of_layers, write_layout};
+
+use super::peak;
 
 const MIB: u64 = 1 << 20;
 const LAYERS: usize = 8;
@@ -27,18 +27,6 @@ fn hostile(layer: usize) -> Vec<u8> {
     builder.finish()
 }
 
-/// The peak in bytes (`proc(5)`, `VmHWM`) of this test again as a process with that budget.
-fn peak(place: &str, budget: u64) -> u64 {
-    let test = "memory::layers_that_are_converted_together_share_a_budget";
-    let mut command = Command::new(env::current_exe().unwrap());
-    command.args(["--exact", test, "--nocapture"]).env(PLACE, place).env(BUDGET, budget.to_string());
-    let run = command.output().unwrap();
-    let said = String::from_utf8_lossy(&run.stdout).into_owned();
-    assert!(run.status.success(), "{said} {}", String::from_utf8_lossy(&run.stderr));
-    let peak = said.split("peak:").nth(1).and_then(|rest| rest.split_whitespace().next());
-    peak.unwrap_or_else(|| panic!("{said}")).parse::<u64>().unwrap() * 1024
-}
-
 #[test]
 fn layers_that_are_converted_together_share_a_budget() {
     if let Ok(place) = env::var(PLACE) {
@@ -48,16 +36,16 @@ fn layers_that_are_converted_together_share_a_budget() {
         let (budget, patience) = (TreeBudget::new(budget), Duration::from_millis(patience));
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         runtime.block_on(materialize(&place, &budget, patience));
-        let status = fs::read_to_string("/proc/self/status").unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        return io::stdout().write_all(format!("\npeak:{line}\n").as_bytes()).unwrap();
+        return peak::tell();
     }
     let dir = tempfile::tempdir().unwrap();
     let place = dir.path().to_str().unwrap();
     let layers: Vec<_> = (0..LAYERS).map(hostile).collect();
     write_layout(&dir.path().join("image"), &[("latest".to_owned(), &of_layers("hostile", &layers))])
         .unwrap();
-    let (shared, each_its_own) = (peak(place, 4 * MIB), peak(place, 1024 * MIB));
+    let test = "memory::layers_that_are_converted_together_share_a_budget";
+    let peak = |budget: u64| peak::of(test, &[(PLACE, place), (BUDGET, &budget.to_string())], |_| ());
+    let (shared, each_its_own) = (peak(4 * MIB), peak(1024 * MIB));
     // 72 MiB of trees in all against 4 MiB and one tree; allocators give less back than was freed.
     assert!(shared + 16 * MIB < each_its_own, "{} and {} KiB", shared / 1024, each_its_own / 1024);
 }
