@@ -18,6 +18,8 @@ use tempfile::TempDir;
 
 mod boots;
 mod converted;
+#[path = "../../../backends/registry/tests/oracles/cosign.rs"]
+mod cosign;
 mod edited;
 mod forms;
 mod full;

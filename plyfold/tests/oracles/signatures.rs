@@ -1,12 +1,12 @@
 //! Images with what refers to them, in archives and out again, as `cosign` and `oras` see the copy.
 
 use std::fs;
-use std::path::Path;
 
 use plyfold_conformance::oracle::{Failure, Run, Verdict};
 use plyfold_conformance::samples::{attested, write_layout};
 use serde_json::Value;
 
+use crate::cosign::{cosign, sign, verify};
 use crate::registry::DockerRegistry;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_plyfold");
@@ -30,13 +30,10 @@ pub(crate) fn cosign_verifies_what_was_saved_and_loaded() -> Verdict {
     let name = format!("{}/org/app:1", origin.host());
     run("first", &format!("copy oci:{}:1 registry:{name}", shown("layout")))?;
 
-    cosign(dir.path(), &["generate-key-pair"]).success()?;
+    cosign(dir.path()).arg("generate-key-pair").success()?;
     let pinned = format!("{}/org/app@{}", origin.host(), sample.top.digest());
-    let key = shown("cosign.key");
     for bundle in ["--new-bundle-format=true", "--new-bundle-format=false"] {
-        let sign =
-            ["sign", "--tlog-upload=false", "--use-signing-config=false", "--allow-http-registry", "-y"];
-        cosign(dir.path(), &sign).args([bundle, "--key", &key, &pinned]).success()?;
+        sign(dir.path(), bundle, &pinned)?;
     }
     fs::write(path("sbom.json"), r#"{"spdxVersion":"SPDX-2.3"}"#)?;
     let attach =
@@ -63,28 +60,12 @@ pub(crate) fn cosign_verifies_what_was_saved_and_loaded() -> Verdict {
     };
     let (before, after) = (listed(&name)?, listed(&copy)?);
     assert_eq!((before.len(), &before), (2, &after), "a bundle of cosign and the SBOM");
-    verified(dir.path(), &copy)?;
+    verify(dir.path(), &copy)?;
     // By its tag alone, where there is no list.
     let tag = format!("{}.sig", sample.top.digest().as_ref().replace(':', "-"));
     let (mirror, alone) = (format!("{}/mirror/app", other.host()), format!("{}/alone/app", other.host()));
     run("third", &format!("copy registry:{copy} registry:{alone}:1"))?;
     run("third", &format!("copy registry:{mirror}:{tag} registry:{alone}:{tag}"))?;
     assert_eq!(listed(&format!("{alone}:1"))?, [""; 0]);
-    verified(dir.path(), &format!("{alone}:1"))
-}
-
-fn cosign(folder: &Path, arguments: &[&str]) -> Run {
-    // Everything it keeps stays in the folder; it asks for no password.
-    Run::new("sh")
-        .env("HOME", folder)
-        .env("COSIGN_PASSWORD", "password")
-        .env("TUF_ROOT", folder.join("tuf"))
-        .args(["-c", r#"cd "$HOME" && exec cosign "$@""#, "cosign"])
-        .args(arguments)
-}
-
-fn verified(folder: &Path, image: &str) -> Verdict {
-    let offline = ["verify", "--insecure-ignore-tlog", "--allow-http-registry", "--key", "cosign.pub", image];
-    cosign(folder, &offline).success()?;
-    Ok(())
+    verify(dir.path(), &format!("{alone}:1"))
 }

@@ -1,6 +1,7 @@
 //! The backend against real registries: plain, TLS, client certificates, htpasswd and tokens.
 
 mod certificates;
+mod cosign;
 mod hosts;
 mod peers;
 mod registry;

@@ -12,6 +12,7 @@ use plyfold_core::{
 };
 use plyfold_registry::{Config, Registry};
 
+use crate::cosign::{cosign, sign, verify};
 use crate::registry::DockerRegistry;
 use crate::{block_on, open, push};
 
@@ -93,7 +94,7 @@ pub(crate) fn signatures_and_sboms_are_listed_and_copied() -> Verdict {
         publish(&source, &name, &sample)?;
         let pinned = reference::by_digest(&name, sample.top.digest()).whole();
         for bundle in ["--new-bundle-format=true", "--new-bundle-format=false"] {
-            sign(folder.path(), &private, bundle, &pinned)?;
+            sign(folder.path(), bundle, &pinned)?;
         }
         let attach = [
             "attach",
@@ -125,7 +126,7 @@ pub(crate) fn signatures_and_sboms_are_listed_and_copied() -> Verdict {
             .success()?;
         assert!(listed.iter().all(|digest| discovered.stdout.contains(digest)), "{discovered}");
         // Both kinds of signature are good where they went to: the tagged one as soon as the other is gone.
-        verify(folder.path(), &public, &copied)?;
+        verify(folder.path(), &copied.whole())?;
         let tag = format!("{}.sig", sample.top.digest().as_ref().replace(':', "-"));
         let tagged = Reference::with_tag(to.to_owned(), "copied".to_owned(), tag);
         assert!(block_on(target.exists(&tagged))?);
@@ -210,27 +211,6 @@ fn predicates(registry: &Registry, name: &Reference) -> Result<Vec<(bool, serde_
         found.sort_by_key(|(is_sbom, value)| (!is_sbom, value["spdxVersion"].is_null()));
         Ok(found)
     })
-}
-
-fn cosign(folder: &Path) -> Run {
-    // Everything it keeps stays in the folder; it asks for no password.
-    Run::new("sh")
-        .env("HOME", folder)
-        .env("COSIGN_PASSWORD", "password")
-        .env("TUF_ROOT", folder.join("tuf"))
-        .args(["-c", r#"cd "$HOME" && exec cosign "$@""#, "cosign"])
-}
-
-fn sign(folder: &Path, key: &Path, bundle: &str, image: &str) -> Verdict {
-    let offline = ["--tlog-upload=false", "--use-signing-config=false", "--allow-http-registry", "-y"];
-    cosign(folder).arg("sign").args(offline).arg(bundle).arg("--key").arg(key).arg(image).success()?;
-    Ok(())
-}
-
-fn verify(folder: &Path, key: &Path, image: &Reference) -> Verdict {
-    let offline = ["--insecure-ignore-tlog", "--allow-http-registry", "--key"];
-    cosign(folder).arg("verify").args(offline).arg(key).arg(image.whole()).success()?;
-    Ok(())
 }
 
 fn named(host: &str, repository: &str) -> Result<Reference, Failure> {
