@@ -5,6 +5,7 @@ mod documents;
 pub(crate) mod ends;
 mod engine;
 mod options;
+pub(crate) mod rewrite;
 pub(crate) mod subset;
 
 use std::collections::hash_map::Entry;

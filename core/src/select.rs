@@ -1,5 +1,7 @@
 //! The manifest that a name means on a platform, and checked reads of what a registry gives.
 
+use std::collections::HashSet;
+
 use futures_util::future::BoxFuture;
 use oci_spec::image::ImageManifest;
 
@@ -40,11 +42,13 @@ pub(crate) async fn find_in<R: ImageRegistry + ?Sized>(
 ) -> Result<Found> {
     let features = wanted.features().iter().map(String::as_str);
     let native = Box::new(wanted.clone().with_features(features.chain([EROFS_FEATURE])));
-    let mut search = Search { registry, reference, wanted, fetched: 0, available: Vec::new(), config: None };
+    let (tried, available) = (HashSet::new(), Vec::new());
+    let mut search = Search { registry, reference, wanted, fetched: 0, tried, available, config: None };
     let mut indexes = Vec::new();
     let mut next = Some(wanted);
     while let Some(wanted) = next {
         search.wanted = wanted;
+        search.tried.clear();
         if let Some(raw) = search.descend((*root).clone(), &mut indexes).await? {
             return Ok(Found { indexes, raw, config: search.config });
         }
@@ -72,7 +76,7 @@ pub(crate) async fn described<R: ImageRegistry + ?Sized>(
     blob: &Digest,
 ) -> Result<Descriptor> {
     let mut found = raw(registry, reference).await?;
-    let mut children = Vec::new();
+    let (mut children, mut known) = (Vec::new(), HashSet::new());
     for _ in 0..FETCHES {
         match found.document() {
             Document::Manifest(image) => {
@@ -81,7 +85,11 @@ pub(crate) async fn described<R: ImageRegistry + ?Sized>(
                     return Ok(blob.clone());
                 }
             }
-            Document::Index(index) => children.extend(index.manifests().iter().rev().cloned()),
+            Document::Index(index) => {
+                let fresh = index.manifests().iter().filter(|child| known.insert(child.digest().clone()));
+                let fresh: Vec<Descriptor> = fresh.cloned().collect();
+                children.extend(fresh.into_iter().rev());
+            }
         }
         found = loop {
             let Some(next) = children.pop() else {
@@ -119,6 +127,8 @@ struct Search<'a, R: ?Sized> {
     reference: &'a Reference,
     wanted: &'a Platform,
     fetched: usize,
+    /// What was looked into, and has nothing for the platform.
+    tried: HashSet<Digest>,
     available: Vec<String>,
     /// The config that decided about the last candidate.
     config: Option<RawConfig>,
@@ -156,6 +166,11 @@ impl<R: ImageRegistry + ?Sized> Search<'_, R> {
             self.available.extend(platform::available(index.manifests()));
             path.push(raw);
             for child in platform::candidates(index.manifests(), self.wanted) {
+                let is_decided = child.platform().is_some() && !is_index(child.media_type());
+                // Hostile input lists one document many times, and in each of those another.
+                if !is_decided && !self.tried.insert(child.digest().clone()) {
+                    continue;
+                }
                 self.fetched += 1;
                 if self.fetched > FETCHES {
                     let message = format!("no platform found among the first {FETCHES} manifests");
@@ -164,7 +179,7 @@ impl<R: ImageRegistry + ?Sized> Search<'_, R> {
                 let child_raw = self::child(self.registry, self.reference, child).await;
                 let child_raw = child_raw.map_err(|e| absent(e, self.wanted, index.manifests()))?;
                 // A child with a platform was chosen by it; its own config is not asked again.
-                if child.platform().is_some() && !is_index(child.media_type()) {
+                if is_decided {
                     return Ok(Some(child_raw));
                 }
                 if let Some(found) = self.descend(child_raw, path).await? {

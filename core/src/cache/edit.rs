@@ -1,17 +1,18 @@
 //! An image of a cache, made of another one.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
+use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 
 use super::registry::as_registry;
 use super::target::CacheTarget;
 use super::{CacheProvider, CacheRegistry, Lease, content, push, with_platforms_here};
 use crate::blocking::alone;
-use crate::copy::subset::{chosen, with_children};
+use crate::copy::rewrite::{Child, Rewrite, rewrite};
+use crate::copy::subset::chosen;
 use crate::edit::{Edit, EditFault, NewLayer, edited};
-use crate::manifest::{Document, RawManifest, is_artifact, limits};
+use crate::manifest::{Document, RawManifest, is_artifact};
 use crate::progress::Event;
 use crate::registry::ImageRegistry as _;
 use crate::{
@@ -19,8 +20,8 @@ use crate::{
     Result, Size, platform, select,
 };
 
-/// Bytes of all documents of one edit: they are kept in memory.
-const DOCUMENTS: u64 = 64 << 20;
+/// Bytes of all configs of one edit: they are kept in memory.
+const CONFIGS: u64 = 64 << 20;
 
 /// The body of `edit`.
 pub(super) async fn edit(
@@ -67,16 +68,17 @@ async fn made(
         image,
         edit,
         chosen,
-        made: HashMap::new(),
-        documents: Vec::new(),
-        images: Vec::new(),
+        configs: Vec::new(),
         bytes: 0,
+        images: Vec::new(),
         listed: 0,
         absent: 0,
     };
-    let made = work.of(&root, limits::NESTING).await.map_err(|e| e.with_image(image))?;
+    let (made, documents) = rewrite(&mut work, &root).await.map_err(|e| e.with_image(image))?;
     let root = made.ok_or_else(|| Error::from(EditFault::NoImage).with_image(image).with_endpoint(cache))?;
-    let Work { documents, images, listed, absent, .. } = work;
+    let Work { configs, images, listed, absent, .. } = work;
+    let documents = documents.iter().map(|raw| (raw.descriptor().clone(), raw.bytes().clone()));
+    let documents: Vec<(Descriptor, Bytes)> = configs.into_iter().chain(documents).collect();
     if absent > 0 {
         let message =
             format!("{image}: {absent} of {listed} images of the index are not here, and are left out");
@@ -124,106 +126,63 @@ struct Work<'a> {
     edit: &'a Edit,
     /// What is taken of indexes; nothing stands for all.
     chosen: Option<HashSet<Digest>>,
-    /// Digest and size of what each child of an index became, by its own.
-    made: HashMap<(Digest, u64), Option<(Digest, u64)>>,
-    documents: Vec<(Descriptor, Bytes)>,
-    /// Manifests of images among them.
-    images: Vec<RawManifest>,
-    /// Of the documents.
+    configs: Vec<(Descriptor, Bytes)>,
+    /// Of the configs.
     bytes: u64,
+    /// The manifests of images.
+    images: Vec<RawManifest>,
     /// Images of indexes, and those of them that are not here.
     listed: usize,
     absent: usize,
 }
 
 impl Work<'_> {
-    /// What becomes of a document; `None` for an index of which nothing is left.
-    fn of<'s>(
-        &'s mut self,
-        raw: &'s RawManifest,
-        depth: usize,
-    ) -> BoxFuture<'s, Result<Option<RawManifest>>> {
-        Box::pin(async move {
-            let made = match raw.document() {
-                Document::Manifest(_) => Some(self.changed(raw).await?),
-                Document::Index(_) if depth == 0 => {
-                    let message = format!("indexes are nested more than {} deep", limits::NESTING);
-                    return Err(Error::limit(message));
-                }
-                Document::Index(index) => {
-                    let mut kept = Vec::with_capacity(index.manifests().len());
-                    for child in index.manifests() {
-                        kept.push(self.child(child, depth - 1).await?);
-                    }
-                    with_children(raw, index.manifests(), kept)?
-                }
-            };
-            if let Some(made) = &made {
-                self.keep(made.descriptor().clone(), made.bytes().clone())?;
-            }
-            Ok(made)
-        })
-    }
-
-    /// What stands for a child of an index: attestations and other artifacts are about the image before the change.
-    async fn child(&mut self, child: &Descriptor, depth: usize) -> Result<Option<Descriptor>> {
-        let is_taken = self.chosen.as_ref().is_none_or(|chosen| chosen.contains(child.digest()));
-        if !is_taken || platform::is_attestation(child) {
-            return Ok(None);
+    async fn changed(&mut self, raw: &RawManifest) -> Result<RawManifest> {
+        let config = select::read_config(&self.source, self.image, raw.image()?).await?;
+        let made = edited(raw, &config, self.edit)?;
+        self.bytes += made.config.0.size();
+        if self.bytes > CONFIGS {
+            return Err(Error::limit(format!("the images have more than {} of configs", Size(CONFIGS))));
         }
-        // Hostile input lists one document many times, and in each of those another.
-        let place = (child.digest().clone(), child.size());
-        let made = if let Some(made) = self.made.get(&place) {
-            made.clone()
-        } else {
-            let made = self.made_of(child, depth).await?;
-            self.made.insert(place, made.clone());
-            made
-        };
-        Ok(made.map(|(digest, size)| {
-            let mut entry = child.clone();
-            entry.set_digest(digest);
-            entry.set_size(size);
-            entry
-        }))
+        self.configs.push(made.config);
+        self.images.push(made.manifest.clone());
+        Ok(made.manifest)
+    }
+}
+
+#[async_trait]
+impl Rewrite for Work<'_> {
+    /// Attestations are about the image before the change.
+    fn takes(&self, entry: &Descriptor) -> bool {
+        let is_taken = self.chosen.as_ref().is_none_or(|chosen| chosen.contains(entry.digest()));
+        is_taken && !platform::is_attestation(entry)
     }
 
-    async fn made_of(&mut self, child: &Descriptor, depth: usize) -> Result<Option<(Digest, u64)>> {
-        let found = Error::found(select::child(&self.source, self.image, child).await)?;
+    async fn child(&mut self, entry: &Descriptor) -> Result<Child> {
+        let found = Error::found(select::child(&self.source, self.image, entry).await)?;
         let is_here = match &found {
             Some(raw) => content::absent(self.cache, raw.requirements()).await?.is_empty(),
             None => false,
         };
         let is_index = found.as_ref().is_some_and(|raw| matches!(raw.document(), Document::Index(_)));
         self.listed += usize::from(!is_index);
-        let Some(raw) = found.filter(|_| is_here) else {
-            self.absent += 1;
-            return Ok(None);
-        };
-        match self.of(&raw, depth).await {
-            Err(e) if is_artifact(&e) => {
-                self.listed -= usize::from(!is_index);
+        let found = found.filter(|_| is_here);
+        self.absent += usize::from(found.is_none());
+        Ok(found.map_or(Child::LeftOut, |raw| Child::Document(Box::new(raw))))
+    }
+
+    /// Other artifacts are left out of indexes.
+    async fn manifest(
+        &mut self,
+        raw: &RawManifest,
+        entry: Option<&Descriptor>,
+    ) -> Result<Option<RawManifest>> {
+        match self.changed(raw).await {
+            Err(e) if is_artifact(&e) && entry.is_some() => {
+                self.listed -= 1;
                 Ok(None)
             }
-            made => Ok(made?.map(|made| (made.digest().clone(), made.descriptor().size()))),
+            changed => changed.map(Some),
         }
-    }
-
-    async fn changed(&mut self, raw: &RawManifest) -> Result<RawManifest> {
-        let config = select::read_config(&self.source, self.image, raw.image()?).await?;
-        let made = edited(raw, &config, self.edit)?;
-        let (config, bytes) = made.config;
-        self.keep(config, bytes)?;
-        self.images.push(made.manifest.clone());
-        Ok(made.manifest)
-    }
-
-    fn keep(&mut self, descriptor: Descriptor, bytes: Bytes) -> Result<()> {
-        self.bytes += descriptor.size();
-        if self.bytes > DOCUMENTS {
-            return Err(Error::limit(format!("the images have more than {} of documents", Size(DOCUMENTS))));
-        }
-        self.documents.push((descriptor, bytes));
-        Ok(())
     }
 }

@@ -1,14 +1,15 @@
 //! From a cache to a registry.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
-use futures_util::future::BoxFuture;
+use async_trait::async_trait;
 
 use super::registry::as_registry;
 use super::{CacheProvider, Lease, Needs, content, with_platforms_here};
-use crate::copy::subset::{SUBJECT, annotation, with_children};
+use crate::copy::rewrite::{Child, Entries, Rewrite, rewrite, with_entries};
+use crate::copy::subset::{SUBJECT, annotation, subject};
 use crate::copy::{Copied, CopyOptions, Platforms, Sparse, copy_without};
-use crate::manifest::{Document, RawManifest, is_document, is_index, limits};
+use crate::manifest::{RawManifest, is_document, limits};
 use crate::registry::ImageRegistry;
 use crate::{Advice, Descriptor, Digest, Error, ErrorKind, Platform, Reference, Result, select};
 
@@ -29,9 +30,8 @@ pub(super) async fn push(
         if copying.platforms != Platforms::All {
             return copy_without(&source, name, registry, target, &copying, Vec::new()).await;
         }
-        let mut subset =
-            Subset { cache, absent: Vec::new(), rewritten: HashMap::new(), left: HashMap::new() };
-        let kept = subset.of(&root, limits::NESTING).await.map_err(|e| e.with_image(name))?;
+        let mut subset = Subset { cache, absent: Vec::new() };
+        let (kept, made) = rewrite(&mut subset, &root).await.map_err(|e| e.with_image(name))?;
         let source = match (subset.absent.first(), kept) {
             (None, _) => source,
             (_, Some(_)) if options.sparse == Sparse::Keep => {
@@ -39,7 +39,8 @@ pub(super) async fn push(
                 return copy_without(&source, name, registry, target, &copying, absent).await;
             }
             (_, Some(kept)) if options.sparse == Sparse::Rewrite && name.digest().is_none() => {
-                source.fixed(name.clone(), kept).with_documents(subset.rewritten)
+                let made = made.into_iter().map(|raw| (raw.digest().clone(), raw)).collect();
+                source.fixed(name.clone(), kept).with_documents(made)
             }
             (Some(first), _) => {
                 let list: Vec<String> = subset.absent.iter().take(20).map(described).collect();
@@ -103,98 +104,41 @@ fn described(descriptor: &Descriptor) -> String {
 struct Subset<'a> {
     cache: &'a dyn CacheProvider,
     absent: Vec<Descriptor>,
-    /// Indexes within the index, by their new digests.
-    rewritten: HashMap<Digest, RawManifest>,
-    /// Digest and size of what is left of each child that has been looked at, by its own.
-    left: HashMap<(Digest, u64), Option<(Digest, u64)>>,
 }
 
-impl Subset<'_> {
-    /// `raw` without what is not here: itself when all is, `None` when nothing is left.
-    fn of<'s>(
-        &'s mut self,
-        raw: &'s RawManifest,
-        depth: usize,
-    ) -> BoxFuture<'s, Result<Option<RawManifest>>> {
-        Box::pin(async move {
-            let Document::Index(index) = raw.document() else {
-                let whole = content::absent(self.cache, raw.requirements()).await?.is_empty();
-                if !whole {
-                    self.absent.push(raw.descriptor().clone());
-                }
-                return Ok(whole.then(|| raw.clone()));
-            };
-            if depth == 0 {
-                return Err(Error::limit(format!("indexes are nested more than {} deep", limits::NESTING)));
-            }
-            let mut kept = Vec::with_capacity(index.manifests().len());
-            for child in index.manifests() {
-                kept.push(self.child(child, depth - 1).await?);
-            }
-            drop_dangling(index.manifests(), &mut kept);
-            with_children(raw, index.manifests(), kept)
-        })
+#[async_trait]
+impl Rewrite for Subset<'_> {
+    async fn child(&mut self, entry: &Descriptor) -> Result<Child> {
+        if self.cache.stat(entry.digest()).await? != Some(entry.size()) {
+            self.absent.push(entry.clone());
+            return Ok(Child::LeftOut);
+        }
+        if !is_document(entry.media_type()) {
+            return Ok(Child::Kept);
+        }
+        let found = content::read(self.cache, entry, limits::MANIFEST).await?;
+        Ok(Child::Document(Box::new(RawManifest::described(found, entry)?)))
     }
 
-    /// What stands for a child: its own descriptor or that of what is left of it.
-    async fn child(&mut self, child: &Descriptor, depth: usize) -> Result<Option<Descriptor>> {
-        // Hostile input lists one document many times, and in each of those another.
-        let place = (child.digest().clone(), child.size());
-        let left = if let Some(left) = self.left.get(&place) {
-            left.clone()
-        } else {
-            let left = self.left_of(child, depth).await?;
-            self.left.insert(place, left.clone());
-            left
-        };
-        Ok(left.map(|(digest, size)| {
-            let mut descriptor = child.clone();
-            descriptor.set_digest(digest);
-            descriptor.set_size(size);
-            descriptor
-        }))
+    async fn manifest(
+        &mut self,
+        raw: &RawManifest,
+        entry: Option<&Descriptor>,
+    ) -> Result<Option<RawManifest>> {
+        let is_complete = content::absent(self.cache, raw.requirements()).await?.is_empty();
+        if !is_complete {
+            self.absent.push(entry.unwrap_or(raw.descriptor()).clone());
+        }
+        Ok(is_complete.then(|| raw.clone()))
     }
 
-    async fn left_of(&mut self, child: &Descriptor, depth: usize) -> Result<Option<(Digest, u64)>> {
-        let own = (child.digest().clone(), child.size());
-        if self.cache.stat(child.digest()).await? != Some(child.size()) {
-            self.absent.push(child.clone());
-            return Ok(None);
-        }
-        let media_type = child.media_type();
-        if !is_document(media_type) {
-            return Ok(Some(own));
-        }
-        let found = content::read(self.cache, child, limits::MANIFEST).await?;
-        let raw = RawManifest::described(found, child)?;
-        let before = self.absent.len();
-        let Some(kept) = self.of(&raw, depth).await? else {
-            if !is_index(media_type) {
-                self.absent.truncate(before);
-                self.absent.push(child.clone());
-            }
-            return Ok(None);
-        };
-        if kept.digest() == raw.digest() {
-            return Ok(Some(own));
-        }
-        let left = (kept.digest().clone(), kept.descriptor().size());
-        self.rewritten.insert(kept.digest().clone(), kept);
-        Ok(Some(left))
-    }
-}
-
-/// Drops attestations whose subject is dropped.
-fn drop_dangling(children: &[Descriptor], kept: &mut [Option<Descriptor>]) {
-    let here: Vec<String> = children
-        .iter()
-        .zip(&*kept)
-        .filter(|(_, kept)| kept.is_some())
-        .map(|(c, _)| c.digest().to_string())
-        .collect();
-    for (child, kept) in children.iter().zip(kept) {
-        if annotation(child, SUBJECT).is_some_and(|subject| !here.iter().any(|digest| digest == subject)) {
-            *kept = None;
-        }
+    /// Leaves out attestations to what is left out.
+    fn index(&mut self, raw: &RawManifest, mut entries: Entries<'_>) -> Result<Option<RawManifest>> {
+        let subjects: Vec<Option<Digest>> = entries.old.iter().map(subject).collect();
+        let kept = entries.old.iter().zip(&entries.new).filter(|(_, new)| new.is_some());
+        let kept: HashSet<&Digest> = kept.map(|(old, _)| old.digest()).collect();
+        let gone = subjects.iter().flatten().filter(|subject| !kept.contains(subject)).cloned().collect();
+        entries.leave_out_about(gone, &subjects);
+        with_entries(raw, entries)
     }
 }

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::options::{SaveFault, SaveOptions};
 use crate::cache::lease::Lease;
+use crate::copy::rewrite::{EntryKey, key};
 use crate::copy::subset;
 use crate::layout_index::blob_name;
 use crate::manifest::{Document, RawManifest, canonical_json, check_is_image, descriptor_json, limits};
@@ -82,6 +83,10 @@ pub(super) async fn gather(images: &[SaveImage], options: &SaveOptions) -> Resul
     walk.finish()
 }
 
+fn too_many_documents() -> Error {
+    SaveFault::Documents(format!("{} of manifests and indexes", Size(DOCUMENTS))).into()
+}
+
 struct Walk<'a> {
     options: &'a SaveOptions,
     gathered: Gathered,
@@ -99,6 +104,10 @@ struct Reached {
     /// What is taken of indexes; nothing stands for all.
     chosen: Option<HashSet<Digest>>,
     seen: HashSet<Digest>,
+    /// Whether what indexes list is there: hostile input lists one document many times, and in each of those another.
+    known: HashMap<EntryKey, bool>,
+    /// Of what is known.
+    bytes: u64,
     order: VecDeque<Digest>,
     /// Children of indexes, and those of them that are not there.
     listed: usize,
@@ -151,7 +160,8 @@ impl Walk<'_> {
         depth: usize,
     ) -> BoxFuture<'s, Result<()>> {
         Box::pin(async move {
-            // Hostile input lists one document many times, and in each of those another.
+            // No read may ever wait, and an interrupt is to be heard between two documents.
+            tokio::task::yield_now().await;
             if !reached.seen.insert(raw.digest().clone()) {
                 return Ok(());
             }
@@ -166,14 +176,33 @@ impl Walk<'_> {
                     continue;
                 }
                 reached.listed += 1;
-                match Error::found(self.child(from.1, child).await)? {
-                    Some(child) => self.visit(from, &child, reached, depth - 1).await?,
-                    // As after a pull for one platform.
-                    None => reached.missing += 1,
-                }
+                // As after a pull for one platform.
+                reached.missing += usize::from(!self.entry(from, child, reached, depth - 1).await?);
             }
             Ok(())
         })
+    }
+
+    /// Adds what an index lists; whether it is there.
+    async fn entry(
+        &mut self,
+        from: (usize, &SaveImage),
+        listed: &Descriptor,
+        reached: &mut Reached,
+        depth: usize,
+    ) -> Result<bool> {
+        let key = key(listed);
+        if let Some(is_there) = reached.known.get(&key) {
+            return Ok(*is_there);
+        }
+        let child = Error::found(self.child(from.1, listed).await)?;
+        reached.known.insert(key, child.is_some());
+        let Some(child) = child else { return Ok(false) };
+        reached.bytes += listed.size();
+        if reached.bytes > DOCUMENTS {
+            return Err(too_many_documents());
+        }
+        self.visit(from, &child, reached, depth).await.map(|()| true)
     }
 
     /// A document that another one lists.
@@ -191,7 +220,7 @@ impl Walk<'_> {
         }
         self.types.insert(raw.digest().clone(), raw.descriptor().media_type().clone());
         if self.bytes > DOCUMENTS {
-            return Err(SaveFault::Documents(format!("{} of manifests and indexes", Size(DOCUMENTS))).into());
+            return Err(too_many_documents());
         }
         self.check_count()
     }
@@ -220,18 +249,19 @@ impl Walk<'_> {
     }
 
     /// The image of an index that Docker's list has: that of the first wanted platform, else the first that there is.
-    fn chosen(&self, raw: &RawManifest, seen: &mut HashSet<Digest>) -> Option<RawManifest> {
+    fn chosen(&self, raw: &RawManifest, seen: &mut HashSet<(Digest, u64)>) -> Option<RawManifest> {
         let index = match raw.document() {
             Document::Manifest(manifest) => return check_is_image(manifest).is_ok().then(|| raw.clone()),
             Document::Index(index) => index,
         };
-        if !seen.insert(raw.digest().clone()) {
-            return None;
-        }
         let first = self.options.platforms.first().cloned().unwrap_or_default();
         let preferred = platform::candidates(index.manifests(), &first);
         let others = index.manifests().iter().filter(|child| !platform::is_attestation(child));
-        preferred.into_iter().chain(others).find_map(|child| {
+        let mut children = preferred.into_iter().chain(others);
+        children.find_map(|child| {
+            if !seen.insert((child.digest().clone(), child.size())) {
+                return None;
+            }
             let bytes = self.gathered.documents.get(&blob_name(child.digest()))?;
             self.chosen(&RawManifest::described(bytes.clone(), child).ok()?, seen)
         })

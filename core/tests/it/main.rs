@@ -15,6 +15,7 @@ mod fixture;
 mod forms;
 mod go_documents;
 mod in_hand;
+mod index_walks;
 mod layer;
 mod layer_files;
 mod listing;

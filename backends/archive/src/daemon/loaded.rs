@@ -1,5 +1,6 @@
 //! Images that a daemon is to load.
 
+use std::collections::HashSet;
 use std::fs::File;
 
 use plyfold_core::blocking::blocking;
@@ -134,11 +135,13 @@ fn refusal(report: &[u8]) -> Result<Option<String>> {
 /// A document, and all that indexes lead to from there.
 async fn documents_of(archive: &Archive, name: &Reference, raw: &RawManifest) -> Result<Vec<RawManifest>> {
     let (mut found, mut left) = (Vec::new(), vec![(raw.clone(), limits::NESTING)]);
+    // Hostile input lists one document many times, and in each of those another.
+    let mut known = HashSet::new();
     while let Some((raw, depth)) = left.pop() {
         if let Document::Index(index) = raw.document()
             && depth > 0
         {
-            for child in index.manifests() {
+            for child in index.manifests().iter().filter(|child| known.insert(child.digest().clone())) {
                 let child = archive.manifest(&reference::by_digest(name, child.digest())).await;
                 left.extend(Error::found(child)?.map(|child| (child, depth - 1)));
             }

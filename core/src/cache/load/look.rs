@@ -1,6 +1,6 @@
 //! What a load brings: looked for, and found complete, before anything is stored.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use futures_util::future::BoxFuture;
 
@@ -9,6 +9,7 @@ use super::options::LoadOptions;
 use crate::cache::{CacheProvider, MissingBlob, content};
 use crate::copy::Platforms;
 use crate::copy::ends::Ends;
+use crate::copy::rewrite::{EntryKey, key};
 use crate::copy::subset;
 use crate::manifest::{Document, RawManifest, is_document, is_foreign, limits};
 use crate::progress::Event;
@@ -77,6 +78,8 @@ pub(super) struct Look<'a> {
     /// Bytes of blobs that the cache lacks.
     needed: u64,
     documents: HashSet<Digest>,
+    /// What indexes list, with how many of its own children are there.
+    listed: HashMap<EntryKey, Option<usize>>,
     blobs: HashSet<Digest>,
     /// Documents that came because they refer to others.
     came: HashSet<Digest>,
@@ -103,6 +106,7 @@ impl<'a> Look<'a> {
             kept: 0,
             needed: 0,
             documents: HashSet::new(),
+            listed: HashMap::new(),
             blobs: HashSet::new(),
             came: HashSet::new(),
             subjects: VecDeque::new(),
@@ -212,8 +216,8 @@ impl<'a> Look<'a> {
                             there += usize::from(self.other(child).await?);
                             continue;
                         }
-                        match self.child(child).await? {
-                            Some(child) => there += self.document(&child, chosen, depth - 1).await?.0,
+                        match self.entry(child, chosen, depth - 1).await? {
+                            Some(count) => there += count,
                             None => absent = absent.or_else(|| Some(child.clone())),
                         }
                     }
@@ -222,6 +226,26 @@ impl<'a> Look<'a> {
             self.keep(raw);
             Ok((there, absent))
         })
+    }
+
+    /// What an index lists, if it is there, and how many of its own children are.
+    async fn entry(
+        &mut self,
+        listed: &Descriptor,
+        chosen: Option<&HashSet<Digest>>,
+        depth: usize,
+    ) -> Result<Option<usize>> {
+        // Hostile input lists one document many times, and in each of those another.
+        let key = key(listed);
+        if let Some(known) = self.listed.get(&key) {
+            return Ok(*known);
+        }
+        let there = match self.child(listed).await? {
+            Some(child) => Some(self.document(&child, chosen, depth).await?.0),
+            None => None,
+        };
+        self.listed.insert(key, there);
+        Ok(there)
     }
 
     /// The child of an index, if it is there.

@@ -1,9 +1,11 @@
 //! Manifests and indexes in another form.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value, json};
 
 use super::asked::{Conversion, MediaForm};
-use crate::copy::subset::with_children;
+use crate::copy::rewrite::{Entries, with_entries};
 use crate::go_json::is_zero;
 use crate::layer::Compression;
 use crate::manifest::{
@@ -103,8 +105,10 @@ pub(super) fn misfits(raw: &RawManifest, conversion: Conversion) -> Result<Vec<S
     let becomes_docker = form == MediaForm::Docker && of != form;
     match raw.document() {
         Document::Index(index) => {
+            let mut attestations = HashSet::new();
             for child in index.manifests().iter().filter(|_| becomes_docker) {
                 if platform::is_attestation(child) {
+                    attestations.insert(child.digest().as_ref());
                     found.push(format!("the attestation {}", child.digest()));
                 } else if child.platform().is_none() {
                     found.push(format!("{} without a platform", child.digest()));
@@ -112,7 +116,7 @@ pub(super) fn misfits(raw: &RawManifest, conversion: Conversion) -> Result<Vec<S
             }
             if becomes_docker {
                 fields(&document, &["schemaVersion", "mediaType", "manifests"], "the index", &mut found);
-                entries(&document, "manifests", &["platform"], &mut found);
+                entries(&document, "manifests", &["platform"], &attestations, &mut found);
             }
         }
         Document::Manifest(manifest) => {
@@ -124,7 +128,7 @@ pub(super) fn misfits(raw: &RawManifest, conversion: Conversion) -> Result<Vec<S
             if becomes_docker {
                 let what = format!("the manifest {}", raw.digest());
                 fields(&document, &["schemaVersion", "mediaType", "config", "layers"], &what, &mut found);
-                entries(&document, "layers", &[], &mut found);
+                entries(&document, "layers", &[], &HashSet::new(), &mut found);
             }
             for layer in manifest.layers().iter().filter(|_| is_image) {
                 if plan(layer, form, conversion).is_none() {
@@ -149,14 +153,20 @@ fn fields(of: &Map<String, Value>, may: &[&str], what: &str, found: &mut Vec<Str
     }
 }
 
-/// The same for a list of descriptors. An attestation is named as such.
-fn entries(of: &Map<String, Value>, list: &str, also: &[&str], found: &mut Vec<String>) {
+/// The same for a list of descriptors, but for attestations, which are named as such.
+fn entries(
+    of: &Map<String, Value>,
+    list: &str,
+    also: &[&str],
+    attestations: &HashSet<&str>,
+    found: &mut Vec<String>,
+) {
     let may = [&DOCKER_DESCRIPTOR[..], also].concat();
     let config = of.get("config").into_iter();
     let listed = of.get(list).and_then(Value::as_array).into_iter().flatten();
     for entry in listed.chain(config).filter_map(Value::as_object) {
         let digest = entry.get("digest").and_then(Value::as_str).unwrap_or_default();
-        if !found.iter().any(|one| one.ends_with(&format!("attestation {digest}"))) {
+        if !attestations.contains(digest) {
             fields(entry, &may, digest, found);
         }
     }
@@ -197,14 +207,13 @@ pub(super) fn manifest(
     finished(raw, document, &media_type)
 }
 
-/// An index in the wanted form, of these children: itself when nothing changes.
+/// An index in the wanted form, of these entries: itself when nothing changes.
 pub(super) fn index(
     raw: &RawManifest,
     form: Option<MediaForm>,
-    children: &[Descriptor],
-    kept: Vec<Option<Descriptor>>,
+    entries: Entries<'_>,
 ) -> Result<Option<RawManifest>> {
-    let Some(made) = with_children(raw, children, kept)? else { return Ok(None) };
+    let Some(made) = with_entries(raw, entries)? else { return Ok(None) };
     let media_type = match form {
         Some(MediaForm::Docker) => MediaType::from(DOCKER_MANIFEST_LIST),
         Some(MediaForm::Oci) => MediaType::ImageIndex,

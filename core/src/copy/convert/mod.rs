@@ -6,20 +6,21 @@ pub(crate) mod recompress;
 
 use std::collections::{HashMap, HashSet};
 
-use futures_util::future::BoxFuture;
+use async_trait::async_trait;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use self::asked::{Conversion, ConversionFault, MediaForm};
 use self::recompress::Recipe;
 use super::ends::Ends;
+use super::rewrite::{Child, Entries, Rewrite, rewrite};
 use super::subset;
-use crate::manifest::{Document, RawManifest, check_is_image, limits};
+use crate::manifest::{Document, RawManifest, check_is_image};
 use crate::progress::Event;
 use crate::registry::ImageRegistryExt as _;
 use crate::{Descriptor, Digest, Error, Result, Size, platform, select};
 
-/// Bytes of all documents of one image, before and after: they are kept in memory.
-const DOCUMENTS: u64 = 64 << 20;
+/// Bytes of all documents of one image: they are kept in memory, with what they become.
+const DOCUMENTS: u64 = 32 << 20;
 /// How many things an error names.
 const NAMED: usize = 20;
 
@@ -29,10 +30,6 @@ pub(super) struct Converter<'a> {
     pub(super) conversion: Conversion,
     /// All documents, by their digests.
     documents: HashMap<Digest, RawManifest>,
-    /// What each has become.
-    made: HashMap<Digest, RawManifest>,
-    /// Of the documents.
-    bytes: u64,
     /// Attestations that are left out.
     left_out: usize,
 }
@@ -44,7 +41,7 @@ impl<'a> Converter<'a> {
         conversion: Conversion,
         rewritten: HashMap<Digest, RawManifest>,
     ) -> Self {
-        Self { ends, conversion, documents: rewritten, made: HashMap::new(), bytes: 0, left_out: 0 }
+        Self { ends, conversion, documents: rewritten, left_out: 0 }
     }
 
     /// What an image becomes, and all documents that this leads to. Its new layers are at the target by then.
@@ -53,8 +50,10 @@ impl<'a> Converter<'a> {
         root: &RawManifest,
     ) -> Result<(RawManifest, HashMap<Digest, RawManifest>)> {
         // What cannot be converted is found before anything is moved.
-        let mut misfits = Vec::new();
-        self.survey(root, limits::NESTING, &mut HashSet::new(), &mut misfits).await?;
+        let mut survey = Survey { converter: &mut self, bytes: 0, misfits: Vec::new() };
+        survey.note(root)?;
+        rewrite(&mut survey, root).await?;
+        let Survey { mut misfits, .. } = survey;
         if !misfits.is_empty() {
             let more = misfits.len().saturating_sub(NAMED);
             misfits.truncate(NAMED);
@@ -66,122 +65,29 @@ impl<'a> Converter<'a> {
                 None => ConversionFault::ZstdInDocker,
             }));
         }
-        let made = self.of(root).await?;
+        let (made, documents) = rewrite(&mut self, root).await?;
         if self.left_out > 0 {
             let (image, count) = (self.ends.image, self.left_out);
             let message =
                 format!("{image}: attestations about images before their conversion are left out: {count}");
             self.ends.options.progress.emit(Event::Warning { message });
         }
-        let documents = self.made.into_values().map(|raw| (raw.digest().clone(), raw)).collect();
-        Ok((made, documents))
+        self.documents.extend(documents.into_iter().map(|raw| (raw.digest().clone(), raw)));
+        Ok((made.unwrap_or_else(|| root.clone()), self.documents))
     }
 
-    /// Reads all documents, and notes what the form has no place for.
-    fn survey<'s>(
-        &'s mut self,
-        raw: &'s RawManifest,
-        depth: usize,
-        seen: &'s mut HashSet<Digest>,
-        misfits: &'s mut Vec<String>,
-    ) -> BoxFuture<'s, Result<()>> {
-        Box::pin(async move {
-            // Hostile input lists one document many times, and in each of those another.
-            if !seen.insert(raw.digest().clone()) {
-                return Ok(());
-            }
-            self.bytes = self.bytes.saturating_add(raw.descriptor().size());
-            if self.bytes > DOCUMENTS / 2 {
-                return Err(ConversionFault::Documents(Size(DOCUMENTS / 2).to_string()).into());
-            }
-            misfits.extend(media::misfits(raw, self.conversion)?);
-            let Document::Index(index) = raw.document() else { return Ok(()) };
-            if depth == 0 {
-                return Err(Error::limit(format!("indexes are nested more than {} deep", limits::NESTING)));
-            }
-            for child in index.manifests() {
-                let is_docker = self.conversion.form == Some(MediaForm::Docker);
-                if is_docker && platform::is_attestation(child) {
-                    continue;
-                }
-                let nested = self.child(child).await?;
-                if is_docker && matches!(nested.document(), Document::Index(_)) {
-                    misfits.push(format!("the index {} within the index", child.digest()));
-                }
-                self.survey(&nested, depth - 1, seen, misfits).await?;
-            }
-            Ok(())
-        })
-    }
-
-    async fn child(&mut self, child: &Descriptor) -> Result<RawManifest> {
-        if let Some(raw) = self.documents.get(child.digest()) {
-            return RawManifest::described(raw.bytes().clone(), child);
+    async fn document(&mut self, entry: &Descriptor) -> Result<RawManifest> {
+        if let Some(raw) = self.documents.get(entry.digest()) {
+            return RawManifest::described(raw.bytes().clone(), entry);
         }
         let (from, image) = (self.ends.from, self.ends.image);
-        let raw = self.ends.retrying("manifest", || from.fetch_child(image, child)).await;
-        let raw = raw.map_err(|e| super::ends::of_source(e, child.digest()))?;
-        self.documents.insert(child.digest().clone(), raw.clone());
+        let raw = self.ends.retrying("manifest", || from.fetch_child(image, entry)).await;
+        let raw = raw.map_err(|e| super::ends::of_source(e, entry.digest()))?;
+        self.documents.insert(entry.digest().clone(), raw.clone());
         Ok(raw)
     }
 
-    /// What a document becomes.
-    fn of<'s>(&'s mut self, raw: &'s RawManifest) -> BoxFuture<'s, Result<RawManifest>> {
-        Box::pin(async move {
-            if let Some(made) = self.made.get(raw.digest()) {
-                return Ok(made.clone());
-            }
-            let made = match raw.document() {
-                Document::Index(index) => self.index(raw, index.manifests()).await?,
-                Document::Manifest(_) => self.manifest(raw).await?,
-            };
-            self.made.insert(raw.digest().clone(), made.clone());
-            Ok(made)
-        })
-    }
-
-    async fn index(&mut self, raw: &RawManifest, children: &[Descriptor]) -> Result<RawManifest> {
-        let mut kept = Vec::with_capacity(children.len());
-        let mut changed = HashSet::new();
-        let mut subjects = Vec::with_capacity(children.len());
-        for child in children {
-            let document = self.child(child).await?;
-            let made = self.of(&document).await?;
-            let mut entry = child.clone();
-            if made.digest() != child.digest() {
-                changed.insert(child.digest().clone());
-                entry.set_digest(made.digest().clone());
-                entry.set_size(made.descriptor().size());
-                entry.set_media_type(made.descriptor().media_type().clone());
-            }
-            let about = document.subject().map(|subject| subject.digest().clone());
-            subjects.push(subset::subject(child).or(about));
-            kept.push(Some(entry));
-        }
-        // Their statements name the digest of what they are about, and it is no longer here.
-        loop {
-            let before = changed.len();
-            for ((child, subject), kept) in children.iter().zip(&subjects).zip(&mut kept) {
-                let is_about = match subject {
-                    Some(subject) => changed.contains(subject),
-                    // It may be about any of them.
-                    None => platform::is_attestation(child) && !changed.is_empty(),
-                };
-                if is_about && kept.take().is_some() {
-                    changed.insert(child.digest().clone());
-                    self.left_out += 1;
-                }
-            }
-            if changed.len() == before {
-                break;
-            }
-        }
-        let made = media::index(raw, self.conversion.form, children, kept)?;
-        // What attests to nothing else is not in the index alone.
-        made.ok_or_else(|| Error::from(ConversionFault::Sparse).with_image(self.ends.image))
-    }
-
-    async fn manifest(&mut self, raw: &RawManifest) -> Result<RawManifest> {
+    async fn image(&self, raw: &RawManifest) -> Result<RawManifest> {
         let manifest = raw.image()?;
         if check_is_image(manifest).is_err() {
             return Ok(raw.clone());
@@ -220,5 +126,83 @@ impl<'a> Converter<'a> {
             self.ends.options.progress.emit(Event::Converted { original, digest });
         }
         Ok(made)
+    }
+}
+
+/// Reads all documents, and notes what the form has no place for.
+struct Survey<'s, 'a> {
+    converter: &'s mut Converter<'a>,
+    /// Of the documents.
+    bytes: u64,
+    misfits: Vec<String>,
+}
+
+impl Survey<'_, '_> {
+    fn makes_docker(&self) -> bool {
+        self.converter.conversion.form == Some(MediaForm::Docker)
+    }
+
+    fn note(&mut self, raw: &RawManifest) -> Result<()> {
+        self.bytes = self.bytes.saturating_add(raw.descriptor().size());
+        if self.bytes > DOCUMENTS {
+            return Err(ConversionFault::Documents(Size(DOCUMENTS).to_string()).into());
+        }
+        self.misfits.extend(media::misfits(raw, self.converter.conversion)?);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Rewrite for Survey<'_, '_> {
+    fn takes(&self, entry: &Descriptor) -> bool {
+        !self.makes_docker() || !platform::is_attestation(entry)
+    }
+
+    async fn child(&mut self, entry: &Descriptor) -> Result<Child> {
+        let raw = self.converter.document(entry).await?;
+        if self.makes_docker() && matches!(raw.document(), Document::Index(_)) {
+            self.misfits.push(format!("the index {} within the index", entry.digest()));
+        }
+        self.note(&raw)?;
+        Ok(Child::Document(Box::new(raw)))
+    }
+
+    fn index(&mut self, raw: &RawManifest, _: Entries<'_>) -> Result<Option<RawManifest>> {
+        Ok(Some(raw.clone()))
+    }
+}
+
+#[async_trait]
+impl Rewrite for Converter<'_> {
+    async fn child(&mut self, entry: &Descriptor) -> Result<Child> {
+        Ok(Child::Document(Box::new(self.document(entry).await?)))
+    }
+
+    async fn manifest(&mut self, raw: &RawManifest, _: Option<&Descriptor>) -> Result<Option<RawManifest>> {
+        self.image(raw).await.map(Some)
+    }
+
+    /// Leaves out attestations to what has changed: they name the digest of what they are about, and it is no longer here.
+    fn index(&mut self, raw: &RawManifest, mut entries: Entries<'_>) -> Result<Option<RawManifest>> {
+        let old = entries.old.iter();
+        let pairs = old.clone().zip(&entries.new);
+        let changed = pairs.filter(|(old, new)| new.as_ref().is_none_or(|new| new.digest() != old.digest()));
+        let mut changed: HashSet<Digest> = changed.map(|(old, _)| old.digest().clone()).collect();
+        if !changed.is_empty() {
+            let subjects = old.clone().zip(&entries.subjects);
+            let subjects = subjects.map(|(old, about)| subset::subject(old).or_else(|| about.clone()));
+            let subjects: Vec<Option<Digest>> = subjects.collect();
+            for ((old, subject), new) in old.zip(&subjects).zip(&mut entries.new) {
+                // It may be about any of them.
+                if subject.is_none() && platform::is_attestation(old) && new.take().is_some() {
+                    changed.insert(old.digest().clone());
+                    self.left_out += 1;
+                }
+            }
+            self.left_out += entries.leave_out_about(changed, &subjects);
+        }
+        let made = media::index(raw, self.conversion.form, entries)?;
+        // What attests to nothing else is not in the index alone.
+        made.ok_or_else(|| Error::from(ConversionFault::Sparse).with_image(self.ends.image)).map(Some)
     }
 }

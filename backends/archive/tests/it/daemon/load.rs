@@ -1,9 +1,11 @@
 //! What a daemon loads, and how that fails.
 
 use plyfold_archive::DaemonFault;
-use plyfold_conformance::samples::{self, Sample};
+use plyfold_conformance::samples::{self, Sample, SampleBlob};
 use plyfold_core::memory::MemoryRegistry;
-use plyfold_core::{CopyOptions, Descriptor, Error, ErrorKind, ImageRegistry, Result, copy, reference};
+use plyfold_core::{
+    CopyOptions, Descriptor, Error, ErrorKind, ImageRegistry, MediaType, RawManifest, Result, copy, reference,
+};
 
 use super::fake::{Answer, Fake};
 use super::{Kept, keeping};
@@ -110,4 +112,21 @@ async fn what_a_daemon_does_not_load_is_an_error() {
     copied(&image, &daemon).await.unwrap();
     let loads = second.requests().iter().filter(|request| request.starts_with("POST")).count();
     assert_eq!(loads, 2);
+}
+
+/// Indexes that lead to the same images in a million ways.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_indexes_list_many_times_is_looked_at_once() {
+    let mut sample = samples::index();
+    for _ in 0..3 {
+        let index = serde_json::json!({
+            "schemaVersion": 2, "mediaType": MediaType::ImageIndex.as_ref(), "manifests": vec![&sample.top; 100],
+        });
+        let raw = RawManifest::new(index.to_string(), None).unwrap();
+        sample.top = raw.descriptor().clone();
+        sample.blobs.push(SampleBlob { descriptor: sample.top.clone(), bytes: raw.bytes().clone() });
+    }
+    let fake = loading(|| Answer::Chunked(b"{}".to_vec()), Some(sample.top.digest().to_string()));
+    let (daemon, seconds) = (fake.daemon(), std::time::Duration::from_secs(20));
+    tokio::time::timeout(seconds, copied(&sample, &daemon)).await.unwrap().unwrap();
 }
