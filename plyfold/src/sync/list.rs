@@ -83,7 +83,7 @@ impl SyncList {
         if text.len() > Self::LENGTH {
             return Err(SyncFault::Long(Self::LENGTH).into());
         }
-        let lines = Lines(text);
+        let lines = Lines::of(text);
         let document: Document = toml::from_str(text).map_err(|e| lines.syntax(&e))?;
         let version = *document.version.get_ref();
         if version != 1 {
@@ -162,11 +162,19 @@ enum Written {
 }
 
 /// The text, to tell lines and keys of.
-struct Lines<'a>(&'a str);
+struct Lines<'a> {
+    text: &'a str,
+    /// Where each line ends.
+    ends: Vec<usize>,
+}
 
-impl Lines<'_> {
+impl<'a> Lines<'a> {
+    fn of(text: &'a str) -> Self {
+        Self { text, ends: text.match_indices('\n').map(|(at, _)| at).collect() }
+    }
+
     fn line(&self, at: usize) -> usize {
-        self.0.get(..at).map_or(1, |before| before.matches('\n').count() + 1)
+        self.ends.partition_point(|end| *end < at) + 1
     }
 
     fn value(&self, span: Range<usize>, key: &'static str, why: impl Into<String>) -> Error {
@@ -186,7 +194,7 @@ impl Lines<'_> {
         let is_bare = |key: &&str| {
             !key.is_empty() && key.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-'))
         };
-        let before = self.0.lines().take(line);
+        let before = self.text.lines().take(line);
         let keys = before.filter_map(|line| Some(line.split_once('=')?.0.trim()).filter(is_bare));
         keys.last()
     }

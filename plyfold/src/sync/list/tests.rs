@@ -68,6 +68,17 @@ fn what_is_wrong_is_named_with_its_line_and_its_key() {
     assert_eq!(*error.kind(), ErrorKind::Limit);
 }
 
+/// Counting the lines before each of 40,000 entries anew takes minutes.
+#[test]
+fn the_longest_list_is_read_in_one_pass() {
+    let image = "[[image]]\nname = \"a.example/b:1\"\n";
+    let count = (SyncList::LENGTH - 20) / image.len();
+    let started = std::time::Instant::now();
+    let entries = parsed_entries(parsed(&image.repeat(count)));
+    assert_eq!((entries.len(), entries[count - 1].line), (count, 2 * count));
+    assert!(started.elapsed() < std::time::Duration::from_secs(20), "{:?}", started.elapsed());
+}
+
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..Default::default() })]
 
