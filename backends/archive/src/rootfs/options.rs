@@ -30,9 +30,13 @@ impl TarOptions {
         Config { spool_limit: self.spool_limit.unwrap_or(usual.spool_limit), ..usual }
     }
 
-    /// The platform of the image: that of this machine, unless one is given.
+    /// The platform of the image: that of this machine without its level of features, which the tar does not depend on, unless
+    /// one is given.
     pub(super) fn platform(&self) -> Result<Platform> {
-        let Some(text) = &self.platform else { return Ok(Platform::host()) };
+        let host = Platform::host();
+        let Some(text) = &self.platform else {
+            return Ok(Platform::new(host.os(), host.architecture(), None));
+        };
         text.parse().map_err(|e: plyfold_core::Error| wrong("platform", e.message()))
     }
 

@@ -187,6 +187,11 @@ async fn options_are_its_configuration() {
         let listed = opened.references().await.unwrap();
         assert_eq!(listed.iter().map(reference::Reference::whole).collect::<Vec<_>>(), [whole]);
     }
+    // Its platform is not that of one processor alone.
+    let opened = open(&uri, &[]).await.unwrap();
+    let source = opened.registry.image(&opened.reference().await.unwrap(), &Platform::host()).await.unwrap();
+    let config: Value = serde_json::from_slice(source.config().await.unwrap().bytes()).unwrap();
+    assert_eq!((config["os"].as_str(), config.get("variant")), (Some(Platform::host().os()), None));
     // At once, before the file is looked at.
     for (option, is_of_edit) in [
         ("env=A", false),
