@@ -1,6 +1,7 @@
 //! A layout directory as it lies on disk: nothing is opened that is not a regular file inside it.
 
-use std::fs::{File, Metadata};
+use std::ffi::OsString;
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
@@ -81,9 +82,40 @@ impl Root {
         Ok(true)
     }
 
+    /// Whether the directory is empty, or has no more than what is made before `oci-layout`: a program is about to store there, or
+    /// was ended then.
+    fn is_begun(&self) -> Result<bool> {
+        if self.foreign()?.is_some() {
+            return Ok(false);
+        }
+        Ok(match self.document("index.json", INDEX_LIMIT)? {
+            Some(bytes) => LayoutIndex::parse(&bytes, &self.path)?.entries().next().is_none(),
+            None => true,
+        })
+    }
+
+    /// What is in the directory and in no layout, if anything.
+    pub(crate) fn foreign(&self) -> Result<Option<OsString>> {
+        // The marker too: another process may have made the layout since we looked.
+        const OWN: [&str; 8] =
+            ["artifacts", "blobs", "index.json", "ingest", "locks", "lost+found", "oci-layout", "quarantine"];
+        let at = |e| Error::io(format!("reading the directory {}", self.path.display()), e);
+        for entry in fs::read_dir(&self.path).map_err(at)? {
+            let name = entry.map_err(at)?.file_name();
+            if !OWN.iter().any(|own| *own == name) {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
+    }
+
     /// `index.json` as it is now.
     pub(crate) fn index(&self) -> Result<Names> {
         if !self.is_layout()? {
+            if self.is_begun()? {
+                let message = "there is no image in the layout directory: nothing is stored yet";
+                return Err(Error::not_found(message));
+            }
             return Err(layout_index::not_a_layout("there is no oci-layout file"));
         }
         self.read_index().map_err(|e| if *e.kind() == ErrorKind::Io { e } else { self.damaged_index(&e) })
@@ -323,7 +355,7 @@ impl Root {
 
     /// Where the absolute target of a link lies within the layout.
     fn inside(&self, path: &Path) -> Option<PathBuf> {
-        let target = std::fs::read_link(self.path.join(path)).ok().filter(|target| target.is_absolute())?;
+        let target = fs::read_link(self.path.join(path)).ok().filter(|target| target.is_absolute())?;
         let root = self.path.canonicalize().ok()?;
         Some(target.strip_prefix(root).ok()?.to_owned())
     }

@@ -1,7 +1,6 @@
 //! A store's handle: opening it, and what everything that works in it shares.
 
 use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -100,17 +99,9 @@ impl Store {
 
     /// A directory with files of other programs is not turned into a layout.
     fn refuse_foreign_content(&self) -> Result<()> {
-        // The marker too: another process may have made the layout since we looked.
-        const OWN: [&str; 8] =
-            ["artifacts", "blobs", "index.json", "ingest", "locks", "lost+found", "oci-layout", "quarantine"];
-        let path = self.root.path();
-        let at = |e| Error::io(format!("reading the directory {}", path.display()), e);
-        for entry in fs::read_dir(path).map_err(at)? {
-            let name = entry.map_err(at)?.file_name();
-            if !OWN.iter().any(|own| *own == name) {
-                let message = format!("{} is not empty and not an OCI layout", path.display());
-                return Err(Error::config(message).with_hint("choose a directory for the store alone"));
-            }
+        if self.root.foreign()?.is_some() {
+            let message = format!("{} is not empty and not an OCI layout", self.root.path().display());
+            return Err(Error::config(message).with_hint("choose a directory for the store alone"));
         }
         Ok(())
     }

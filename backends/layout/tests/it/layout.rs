@@ -114,6 +114,40 @@ async fn what_refers_to_an_image_without_a_name_is_loaded_with_it() {
     assert_eq!(found.iter().map(Descriptor::digest).collect::<Vec<_>>(), [referrer.top.digest()]);
 }
 
+/// A program that was ended while it made a layout, or is about to go on, has lost nothing: no name is there yet.
+#[tokio::test]
+async fn a_layout_that_is_being_made_has_no_names() {
+    let (made, folder) = fresh();
+    push(&made, &name("app:1"), &samples::image()).await;
+    let empty = r#"{"schemaVersion":2,"manifests":[]}"#.to_owned();
+    let listed = fs::read_to_string(folder.path().join("new/base/index.json")).unwrap();
+    for (folders, index, is_begun) in [
+        (&[][..], None, true),
+        (&["locks", "ingest"], None, true),
+        (&["locks", "blobs"], Some(empty.clone()), true),
+        (&["locks", "blobs"], Some(listed), false),
+        (&["locks", "src"], None, false),
+        (&["src"], Some(empty), false),
+    ] {
+        let (layout, folder) = fresh();
+        let path = folder.path().join("new/base");
+        fs::create_dir_all(&path).unwrap();
+        for inner in folders {
+            fs::create_dir(path.join(inner)).unwrap();
+        }
+        if let Some(index) = index {
+            fs::write(path.join("index.json"), index).unwrap();
+        }
+        let error = layout.resolve(&name("app:1")).await.unwrap_err();
+        let expected = if is_begun { ErrorKind::NotFound } else { ErrorKind::Corrupt };
+        assert_eq!(*error.kind(), expected, "{folders:?}: {error}");
+        if is_begun {
+            push(&layout, &name("app:1"), &samples::image()).await;
+            layout.resolve(&name("app:1")).await.unwrap();
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_directory_of_something_else_is_no_target() {
     let (layout, folder) = fresh();
