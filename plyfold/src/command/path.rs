@@ -125,7 +125,7 @@ impl<'a> Written<'a> {
         if identity(out).is_some_and(|out| identity(input) == Some(out)) {
             let error =
                 Error::config("the output would replace the input").with_context("path", out.display());
-            return Err(error.with_hint("name another file by --out"));
+            return Err(error.with_hint("name another file for the output"));
         }
         Ok(())
     }

@@ -35,6 +35,7 @@ pub(crate) async fn write(session: &Session, options: Save) -> Result<()> {
     }
     let mut bases = Vec::with_capacity(since.len());
     for base in &since {
+        Written::refuse_same_image(base, &out)?;
         bases.push(session.images.save_base(&of_base(session, base)?).await?);
     }
     let names: Vec<&str> = texts.iter().map(String::as_str).collect();

@@ -1,14 +1,14 @@
 //! `sync`: the images of a list into one place.
 
 use std::fmt::Write as _;
-use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
 use super::context::Context;
 use super::image::Image;
+use super::layer::{Input, refuse_terminal};
 use super::path::{self, Written};
 use super::progress::Doing;
 use super::save::of_base;
@@ -17,9 +17,11 @@ use super::size::Size;
 use super::sync_args::Sync;
 use crate::atomic_file::{AtomicFile, FileOptions};
 use crate::blocking::blocking;
+use crate::durable::parent;
 use crate::memory::MemoryCache;
 use crate::{
-    Error, Images, Result, SyncChange, SyncList, SyncOptions, SyncReport, SyncTarget, SyncedName, printable,
+    Error, Images, Location, Result, SyncChange, SyncList, SyncOptions, SyncReport, SyncTarget, SyncedName,
+    printable,
 };
 
 /// How lists end.
@@ -37,8 +39,9 @@ pub(crate) async fn bring(
             error.with_hint("write `platforms = [\"linux/amd64\"]` into it, for an image or as a default")
         );
     }
-    let list = source(&context, &options.source)?;
+    let list = source(&context, &options.source).await?;
     let target = target(&context, &options.target)?;
+    refuse_same(&options, &target)?;
     let mut since = Vec::with_capacity(options.since.len());
     let images = if matches!(target, SyncTarget::Cache) || !options.since.is_empty() {
         let session = session.await?;
@@ -82,10 +85,35 @@ pub(crate) async fn bring(
     context.terminal.show(&document, || text(&report))
 }
 
-fn source(context: &Context, word: &str) -> Result<SyncList> {
-    let is_list = word.ends_with(LIST) && !context.backends.knows(word);
+/// Refuses files that would replace what they are made of.
+fn refuse_same(options: &Sync, target: &SyncTarget) -> Result<()> {
+    let location = |text: &str| Location::parse(text).ok().map(|at| PathBuf::from(at.path_and_image().0));
+    let archive = match target {
+        SyncTarget::Place(place) => location(place),
+        SyncTarget::Cache => None,
+    };
+    for out in archive.iter().chain(&options.report) {
+        for input in options.since.iter().chain([&options.source]) {
+            Written::refuse_same_image(input, out)?;
+        }
+    }
+    let Some(report) = &options.report else { return Ok(()) };
+    let source = location(&options.source).unwrap_or_else(|| PathBuf::from(&options.source));
+    for place in archive.iter().chain([&source]) {
+        Written::refuse_same(place, report)?;
+        let directories = (parent(report).canonicalize(), place.canonicalize());
+        if matches!(directories, (Ok(directory), Ok(place)) if directory.starts_with(&place)) {
+            let error = Error::config("the report would be a file of the layout directory");
+            return Err(error.with_context("path", report.display()).with_hint("name a file elsewhere"));
+        }
+    }
+    Ok(())
+}
+
+async fn source(context: &Context, word: &str) -> Result<SyncList> {
+    let is_list = word == "-" || word.ends_with(LIST) && !context.backends.knows(word);
     if is_list {
-        return read(Path::new(word));
+        return read(PathBuf::from(word)).await;
     }
     let path = Path::new(word);
     Ok(SyncList::of_place(match context.backends.knows(word) {
@@ -97,16 +125,21 @@ fn source(context: &Context, word: &str) -> Result<SyncList> {
     }))
 }
 
-fn read(path: &Path) -> Result<SyncList> {
+/// Reads a list from a file, or from a pipe until that ends.
+async fn read(path: PathBuf) -> Result<SyncList> {
+    refuse_terminal(&path)?;
+    let place = path.clone();
+    let read = blocking(move |stop| {
+        if place != Path::new("-") && !place.exists() {
+            return Err(Error::not_found("there is no such list"));
+        }
+        let mut text = String::new();
+        let mut input = Input::open(&place, stop)?.take(SyncList::LENGTH as u64 + 1);
+        input.read_to_string(&mut text).map_err(|e| Error::io("reading the list", e))?;
+        Ok(text)
+    });
     let at = |e: Error| e.with_context("path", path.display());
-    let mut text = String::new();
-    let file = File::open(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => at(Error::not_found("there is no such list")),
-        _ => at(Error::io("reading the list", e)),
-    })?;
-    let read = file.take(SyncList::LENGTH as u64 + 1).read_to_string(&mut text);
-    read.map_err(|e| at(Error::io("reading the list", e)))?;
-    SyncList::parse(&text).map_err(at)
+    SyncList::parse(&read.await.map_err(at)?).map_err(at)
 }
 
 fn target(context: &Context, word: &str) -> Result<SyncTarget> {

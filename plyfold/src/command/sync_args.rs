@@ -7,7 +7,7 @@ use clap::Args as Group;
 /// Options of `sync`.
 #[derive(Debug, Group)]
 pub(crate) struct Sync {
-    /// A list of images, LIST.toml; or a place of which all images are brought: an archive, a layout directory, a URI
+    /// A list of images, LIST.toml, or `-` for standard input; or a place of which all images are brought: an archive, a layout directory, a URI
     pub(crate) source: String,
     /// Where to: an archive (FILE.tar), a layout directory (DIR/), a registry (HOST/[PREFIX]), `store`, or a URI of such a place
     pub(crate) target: String,

@@ -132,7 +132,14 @@ impl Looking<'_> {
         let written = source.reference.as_ref().filter(|name| is_written(name, &entry.name));
         let wrong = |key, why: &str| Err(SyncFault::Value(entry.line, key, why.to_owned()).into());
         match (&entry.pick, written) {
-            (Pick::All, _) => match &source.reference {
+            (Pick::All, Some(name)) => Ok(vec![name.clone()]),
+            (Pick::All, None) => match &source.reference {
+                // A tag is never guessed: it is the repository.
+                Some(name) if source.registry.capabilities().tags => {
+                    let mut names = self.tags(&reference::repository_of(name)).await?;
+                    names.retain(|name| !reference::is_about_images(name));
+                    Ok(names)
+                }
                 Some(name) => Ok(vec![name.clone()]),
                 None => self.asking(|| source.images()).await,
             },

@@ -1,8 +1,9 @@
 //! Lists, right and wrong, and whole runs.
 
 use std::fs;
+use std::process::{Command, Stdio};
 
-use plyfold::{ErrorKind, Options, SyncFault, SyncOptions, SyncTarget};
+use plyfold::{ErrorKind, Options, SyncFault, SyncList, SyncOptions, SyncTarget};
 use plyfold_conformance::samples;
 
 use super::super::run::{self, Place};
@@ -98,6 +99,88 @@ async fn options_are_those_of_the_places() {
         let config = outcome.is_err_and(|e| *e.kind() == ErrorKind::Config);
         assert_eq!(config, !is_right, "{option} {kind}");
     }
+}
+
+/// In place of a list, a repository is all of its tags; one tag is that image.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_is_brought_with_all_its_tags() {
+    let site = Site::new().await;
+    for (number, tag) in ["1.0.0", "1.1.0", "stable"].into_iter().enumerate() {
+        site.source.put("org/app", tag, &app(u32::try_from(number).unwrap()));
+    }
+    let host = site.source.host();
+    for (word, expected) in [("org/app", 3), ("org/app:1.1.0", 1)] {
+        for kind in KINDS {
+            let list = SyncList::of_place(format!("registry:{host}/{word}"));
+            let report = site.sync(&list, kind).await.unwrap();
+            assert_eq!(report.names.len(), expected, "{word} {kind}: {:?}", report.names);
+        }
+    }
+}
+
+/// Files that a run would make of what it reads are refused, and stay.
+#[test]
+fn no_output_replaces_what_it_is_made_of() {
+    let place = Place::new();
+    let list = "version = 1\n[[image]]\nname = \"oci:examples/sample\"\n";
+    fs::write(place.path("site.toml"), list).unwrap();
+    place.run("sync {}/site.toml {}/site.tar -q");
+    place.run("load examples/sample -q");
+    let kept = || ["site.toml", "site.tar"].map(|name| fs::read(place.path(name)).unwrap());
+    let before = kept();
+    for line in [
+        "sync {}/site.toml {}/site.tar --since {}/site.tar",
+        "sync {}/site.toml {}/site.tar --since oci-archive:{}/site.tar",
+        "sync {}/site.toml {}/new/ --report {}/site.toml --dry-run",
+        "sync {}/site.toml {}/site.tar --report {}/site.tar",
+        "sync {}/site.tar {}/new/ --report {}/site.tar",
+        "save localhost/sample:latest --out {}/site.tar --since {}/site.tar",
+    ] {
+        let said = place.run(line);
+        assert!(said.contains("[exit 2]") && said.contains("the output would replace the input"), "{said}");
+        assert!(kept() == before, "{line}");
+    }
+    place.run("sync {}/site.toml {}/new/ -q");
+    for line in [
+        "sync {}/site.toml {}/new/ --report {}/new/index.json",
+        "sync {}/new {}/site.tar --report {}/new/blobs/report.json",
+    ] {
+        let said = place.run(line);
+        assert!(said.contains("the report would be a file of the layout directory"), "{said}");
+        assert!(kept() == before, "{line}");
+    }
+}
+
+/// A list comes from standard input, and from a named pipe; while none writes to that, signals are heeded.
+#[test]
+fn lists_come_from_pipes() {
+    let place = Place::new();
+    let list = b"version = 1\n[[image]]\nname = \"oci:examples/sample\"\n";
+    let said = place.run_fed("sync - {}/site.tar", list);
+    assert!(said.contains("[exit 0]") && said.contains("1 added"), "{said}");
+    let said = place.run_fed("sync - {}/site.tar", b"[[imag]]\n");
+    assert!(said.contains("[exit 2]") && said.contains("imag"), "{said}");
+    let pipe = place.path("site.toml");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut waiting = place.command(["sync", &pipe, &place.path("new/")]);
+    let mut waiting = waiting.stderr(Stdio::null()).spawn().unwrap();
+    // It waits from when its handlers of signals are set on.
+    let handles = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", waiting.id())).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();
+        u64::from_str_radix(caught, 16).unwrap() & (1 << 14) != 0
+    };
+    while !handles() {
+        std::thread::yield_now();
+    }
+    let kill = format!("kill -s TERM {}", waiting.id());
+    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    assert!(!waiting.wait().unwrap().success());
+    let (path, written) = (pipe.clone(), list.to_vec());
+    let writer = std::thread::spawn(move || fs::write(path, written).unwrap());
+    let said = place.run("sync {}/site.toml {}/new/");
+    writer.join().unwrap();
+    assert!(said.contains("[exit 0]") && said.contains("1 added"), "{said}");
 }
 
 /// Platforms, and indexes that are rewritten: what is there is known without a copy.
