@@ -14,6 +14,7 @@ use std::collections::{HashMap, HashSet};
 use self::ends::{Counts, Ends};
 use self::engine::Copier;
 use crate::manifest::RawManifest;
+use crate::progress::Event;
 use crate::registry::{ImageRegistry, PushSession};
 use crate::{Advice, Descriptor, Digest, Error, ErrorKind, Reference, Result, Size, reference, select};
 
@@ -26,7 +27,7 @@ pub use self::options::{Copied, CopyFault, CopyFrom, CopyJob, CopyOptions, Platf
 /// `a_conversion_is_asked_for`). All of it is one [`PushSession`]: a name is set only when everything is
 /// there, also beside a collection or a repair of the target.
 ///
-/// The last progress event is [`Event::Finished`](crate::progress::Event::Finished), always: also when the future is dropped,
+/// The last progress event is [`Event::Finished`], always: also when the future is dropped,
 /// unless it was never polled.
 ///
 /// # Errors
@@ -94,23 +95,31 @@ pub async fn copy_from(
     operation.end(Box::pin(copying(&jobs, to, Order::Referrers, &[])).await)
 }
 
-/// What the target's name is to stand for after a copy. Documents are read only where not all of an index is copied.
+/// What the target's name is to stand for after a copy, and what the source's name stands for. Documents are read only where not
+/// all of an index is copied.
 ///
 /// # Errors
 /// Those of the source; [`PlatformNotFound`](crate::ErrorKind::PlatformNotFound).
-pub async fn copied_descriptor(job: &CopyFrom<'_>) -> Result<Descriptor> {
+pub async fn copied_descriptor(job: &CopyFrom<'_>) -> Result<(Descriptor, Descriptor)> {
     let (from, image) = (job.from, &job.job.image);
-    match (&job.platforms, job.sparse) {
+    let (copied, root) = match (&job.platforms, job.sparse) {
         (Platforms::One(platform), _) => {
-            Ok(select::find(from, image, platform).await?.raw.descriptor().clone())
+            let found = select::find(from, image, platform).await?;
+            let root = found.indexes.first().unwrap_or(&found.raw).descriptor().clone();
+            (found.raw.descriptor().clone(), root)
         }
         (Platforms::Some(platforms), Sparse::Rewrite) => {
             let root = select::raw(from, image).await?;
             let chosen = subset::chosen(from, image, &root, platforms).await?;
-            Ok(subset::part(from, image, &root, &chosen).await?.root.descriptor().clone())
+            let part = subset::part(from, image, &root, &chosen).await?;
+            (part.root.descriptor().clone(), root.descriptor().clone())
         }
-        _ => from.resolve(image).await.map_err(|e| e.with_image(image)),
-    }
+        _ => {
+            let found = from.resolve(image).await.map_err(|e| e.with_image(image))?;
+            (found.clone(), found)
+        }
+    };
+    Ok((copied, root))
 }
 
 /// As [`copy`], without some documents that the index lists, and that are not in the source. No last event.
@@ -192,11 +201,16 @@ async fn copying(
     if order == Order::Referrers {
         name(&copiers, &raws).await?;
     }
-    let copied = jobs.iter().zip(&raws).zip(originals).zip(&counts);
-    let copied = copied.map(|(((Placed { job, .. }, raw), original), counts)| {
-        let (moved, present) = counts.bytes();
-        let (target, descriptor) = (job.target.clone(), raw.descriptor().clone());
-        Copied { target, descriptor, original, moved, present }
+    let copied = copiers.iter().zip(&raws).zip(originals).map(|((copier, raw), original)| {
+        let (moved, present) = copier.ends.counts.bytes();
+        let (target, descriptor) = (copier.ends.target.clone(), raw.descriptor().clone());
+        let (absent, referrers) = copier.found();
+        if !absent.is_empty() {
+            let (image, count) = (copier.ends.image, absent.len());
+            let message = format!("{image}: not in the source, and left out of the index: {count} documents");
+            copier.ends.options.progress.emit(Event::Warning { message });
+        }
+        Copied { target, descriptor, original, absent, moved, present, referrers }
     });
     Ok(copied.collect())
 }
@@ -257,11 +271,11 @@ async fn name(copiers: &[Copier<'_>], raws: &[RawManifest]) -> Result<()> {
     let mut known = HashSet::new();
     let (of, names): (Vec<&Copier<'_>>, Vec<(Reference, RawManifest)>) =
         tops.chain(tags).filter(|(_, (name, _))| known.insert(name.whole())).unzip();
+    let absent: Vec<Digest> = copiers.iter().flat_map(Copier::left_out).collect();
     let attempt = || async {
         for (copier, (name, raw)) in of.iter().zip(&names) {
             copier.ends.session.complete(name, raw).await?;
         }
-        let absent: Vec<Digest> = copiers.iter().flat_map(Copier::left_out).cloned().collect();
         if absent.is_empty() { to.push_names(&names).await } else { to.push_sparse(&names, &absent).await }
     };
     let repair = || async {
@@ -270,9 +284,11 @@ async fn name(copiers: &[Copier<'_>], raws: &[RawManifest]) -> Result<()> {
         }
         Ok(())
     };
-    let at = |e: Error| match copiers {
-        [_] => e.with_image(first.ends.target).with_endpoint(to),
-        _ => e.with_endpoint(to),
+    let at = |e: Error| {
+        let error = if copiers.len() == 1 { e.with_image(first.ends.target) } else { e };
+        let error = error.with_endpoint(to);
+        // Most registries refuse such an index.
+        if absent.is_empty() { error } else { error.with_advice(Advice::RewriteIndex) }
     };
     first.ends.repairing(attempt, repair, at).await?;
     for (copier, (_, raw)) in of.iter().zip(&names) {

@@ -18,7 +18,11 @@ pub(super) struct Documents {
     met: HashSet<Digest>,
     /// Those that are still to be asked for.
     pub(super) subjects: VecDeque<Digest>,
-    /// What is missing of them in the source, each once.
+    /// Those that refer to the image, or to what does.
+    pub(super) referrers: HashSet<Digest>,
+    /// What indexes list and the source does not have, where that is left out.
+    pub(super) absent: HashSet<Digest>,
+    /// What is missing of the referrers in the source, each once.
     missing: Vec<MissingBlob>,
 }
 
@@ -30,6 +34,11 @@ impl Documents {
             self.subjects.push_back(digest.clone());
         }
         is_new
+    }
+
+    /// Whether a document is dealt with already.
+    pub(super) fn knows(&self, digest: &Digest) -> bool {
+        self.stored.contains(digest) || self.absent.contains(digest)
     }
 
     pub(super) fn store(&mut self, digest: Digest) {
@@ -52,7 +61,7 @@ impl Documents {
         let more = self.missing.len() - named.len();
         let more = if more > 0 { format!(", and {more} more") } else { String::new() };
         let message = format!("not all that refers to the image is there: {}{more}", named.join(", "));
-        Err(Error::not_found(message).with_detail(first.clone()).with_hint("everything else is copied"))
+        Err(Error::not_found(message).with_detail(first.clone()))
     }
 }
 

@@ -12,6 +12,7 @@ use super::options::{CopyFault, Platforms, Sparse};
 use super::subset;
 use crate::cache::MissingBlob;
 use crate::manifest::{Document, RawManifest, limits};
+use crate::progress::Event;
 use crate::registry::ImageRegistryExt;
 use crate::{Advice, Descriptor, Digest, Error, ErrorKind, Platform, Reference, Result, reference, select};
 
@@ -21,6 +22,8 @@ pub(super) struct Copier<'a> {
     documents: Mutex<Documents>,
     /// What indexes list and is not copied.
     left_out: HashSet<Digest>,
+    /// Indexes that lead to what is copied, and are not in the target.
+    behind: Vec<Digest>,
     /// Indexes that list less than in the source, by their digests.
     rewritten: HashMap<Digest, RawManifest>,
     /// Whether tags of cosign wait for the names of the images, and those that do.
@@ -34,6 +37,7 @@ impl<'a> Copier<'a> {
             ends,
             documents: Mutex::default(),
             left_out: HashSet::new(),
+            behind: Vec::new(),
             rewritten: HashMap::new(),
             names_last,
             tags: Mutex::default(),
@@ -44,13 +48,17 @@ impl<'a> Copier<'a> {
     pub(super) async fn bring(&mut self) -> Result<(RawManifest, Descriptor)> {
         let raw = self.ends.retrying("manifest", || async {
             match &self.ends.options.platforms {
-                Platforms::All | Platforms::Some(_) => self.ends.from.fetch_raw(self.ends.image).await,
+                Platforms::All | Platforms::Some(_) => {
+                    Ok((self.ends.from.fetch_raw(self.ends.image).await?, Vec::new()))
+                }
                 Platforms::One(platform) => {
-                    Ok(select::find(self.ends.from, self.ends.image, platform).await?.raw)
+                    let found = select::find(self.ends.from, self.ends.image, platform).await?;
+                    Ok((found.raw, found.indexes))
                 }
             }
         });
-        let mut raw = raw.await?;
+        let (mut raw, indexes) = raw.await?;
+        self.behind.extend(indexes.iter().map(|index| index.digest().clone()));
         let original = raw.descriptor().clone();
         if let Platforms::Some(platforms) = &self.ends.options.platforms {
             raw = self.part(raw, platforms).await?;
@@ -83,6 +91,7 @@ impl<'a> Copier<'a> {
                 Err(Error::from(CopyFault::Sparse).with_image(image).with_advice(Advice::RewriteIndex))
             }
             Sparse::Rewrite => {
+                self.behind.push(root.digest().clone());
                 self.rewritten = part.rewritten;
                 Ok(part.root)
             }
@@ -100,8 +109,9 @@ impl<'a> Copier<'a> {
         Ok(())
     }
 
-    pub(super) fn left_out(&self) -> &HashSet<Digest> {
-        &self.left_out
+    /// What indexes list and is not in the target.
+    pub(super) fn left_out(&self) -> HashSet<Digest> {
+        self.left_out.union(&self.documents().absent).cloned().collect()
     }
 
     /// Stores again what a document needs.
@@ -127,8 +137,48 @@ impl<'a> Copier<'a> {
     /// Copies what refers to the image, and names what of that is missing.
     pub(super) async fn all_referrers(&self) -> Result<()> {
         self.referrers().await?;
+        self.warn_of_index().await?;
         let complete = self.documents().check_complete();
-        complete.map_err(|e| e.with_image(self.ends.image).with_endpoint(self.ends.from))
+        let complete = complete.map_err(|e| e.with_image(self.ends.image).with_endpoint(self.ends.from));
+        complete.map_err(|e| {
+            if self.names_last {
+                e.with_advice(Advice::LeaveReferrers)
+            } else {
+                e.with_hint("everything else is copied")
+            }
+        })
+    }
+
+    /// What refers to an index is not copied where that is not.
+    async fn warn_of_index(&self) -> Result<()> {
+        let mut count = 0;
+        for index in &self.behind {
+            let listed = || self.ends.from.referrers(self.ends.image, index, None);
+            count += self.there(self.ends.retrying("referrers", listed).await)?.unwrap_or_default().len();
+            for tag in reference::cosign_tags(index) {
+                count += usize::from(self.ends.tagged(&tag).await?.is_some());
+            }
+        }
+        if count > 0 {
+            let image = self.ends.image;
+            let message = format!(
+                "{image}: not copied, because it refers to the index, which is not either: {count} documents"
+            );
+            self.ends.options.progress.emit(Event::Warning { message });
+        }
+        Ok(())
+    }
+
+    /// What the source does not have of what indexes list, and what refers to the image.
+    pub(super) fn found(&self) -> (Vec<Digest>, Option<Vec<Digest>>) {
+        let documents = self.documents();
+        let sorted = |digests: &HashSet<Digest>| {
+            let mut sorted: Vec<Digest> = digests.iter().cloned().collect();
+            sorted.sort_unstable_by(|a, b| a.as_ref().cmp(b.as_ref()));
+            sorted
+        };
+        let referrers = self.ends.options.referrers.then(|| sorted(&documents.referrers));
+        (sorted(&documents.absent), referrers)
     }
 
     /// Copies everything that `raw` refers to, bottom up.
@@ -142,11 +192,11 @@ impl<'a> Copier<'a> {
             let (mut batch, mut listed) = (Batch::default(), HashSet::new());
             for child in index.manifests() {
                 // Hostile input lists one document many times, and in each of those another.
-                let is_known = self.documents().stored.contains(child.digest());
+                let is_known = self.documents().knows(child.digest());
                 if is_known || self.left_out.contains(child.digest()) || !listed.insert(child.digest()) {
                     continue;
                 }
-                let child = self.child(child).await?;
+                let Some(child) = self.there_or_left_out(child).await? else { continue };
                 self.content(&child, depth - 1).await?;
                 batch.add(child);
                 if batch.is_full() {
@@ -155,6 +205,28 @@ impl<'a> Copier<'a> {
             }
             self.store(batch).await
         })
+    }
+
+    /// The document of a child, but for one that the source does not have, where the index may be copied without it.
+    async fn there_or_left_out(&self, child: &Descriptor) -> Result<Option<RawManifest>> {
+        let error = match self.child(child).await {
+            Err(e) if e.detail::<MissingBlob>().is_some() => e,
+            read => return read.map(Some),
+        };
+        match self.ends.options.sparse {
+            Sparse::Keep if self.ends.to.capabilities().sparse => {
+                self.ends.session.leave_out(std::slice::from_ref(child.digest()));
+                self.documents().absent.insert(child.digest().clone());
+                Ok(None)
+            }
+            Sparse::Keep => {
+                let unable = self.ends.to.unsupported("store an index of which not all is there");
+                Err(unable.with_image(self.ends.target).with_context("missing", child.digest()))
+            }
+            Sparse::Refuse | Sparse::Rewrite => {
+                Err(error.with_hint("the index lists more than the source has: choose platforms of it"))
+            }
+        }
     }
 
     async fn child(&self, child: &Descriptor) -> Result<RawManifest> {
@@ -224,6 +296,7 @@ impl<'a> Copier<'a> {
                 continue;
             }
             let Some(raw) = self.there(self.referrer(&referrer).await)? else { continue };
+            self.documents().referrers.insert(raw.digest().clone());
             batch.add(raw);
             if batch.is_full() {
                 self.store(std::mem::take(batch)).await?;
@@ -231,6 +304,7 @@ impl<'a> Copier<'a> {
         }
         for tag in reference::cosign_tags(subject) {
             let Some(raw) = self.there(self.tagged(&tag).await)?.flatten() else { continue };
+            self.documents().referrers.insert(raw.digest().clone());
             let name = reference::tagged(self.ends.target, tag);
             if self.names_last {
                 self.meet(&raw);

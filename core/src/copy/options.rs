@@ -6,7 +6,7 @@ use super::convert::asked::Conversion;
 use crate::progress::Progress;
 use crate::pull::Retry;
 use crate::registry::ImageRegistry;
-use crate::{Descriptor, Platform, Reference};
+use crate::{Descriptor, Digest, Platform, Reference};
 
 /// What of an index is copied.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -26,7 +26,8 @@ pub enum Platforms {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Sparse {
-    /// The index is copied as it is, with its digest and its signatures, though not all that it lists is there. Targets that
+    /// The index is copied as it is, with its digest and its signatures, though not all that it lists is copied: neither what is
+    /// not asked for nor what the source does not have, of which a warning says how much it is. Targets that
     /// take such an index say so by [`sparse`](crate::Capabilities::sparse); most registries refuse it.
     Keep,
     /// It is an error, that of a cache lists what is missing.
@@ -127,8 +128,12 @@ pub struct Copied {
     /// What was copied, as the source has it: another digest than that of the descriptor when the copy has changed something,
     /// by a [conversion](CopyOptions::conversion) or by [`Sparse::Rewrite`].
     pub original: Descriptor,
+    /// What its index lists and the source does not have: it is left out, as [`Sparse::Keep`] allows.
+    pub absent: Vec<Digest>,
     /// Bytes of blobs that were moved for it.
     pub moved: u64,
     /// Bytes of its blobs that were in the target already, those of images before it included.
     pub present: u64,
+    /// The documents that refer to it, in the order of their digests; `None` when they [were not asked for](CopyOptions::referrers).
+    pub referrers: Option<Vec<Digest>>,
 }

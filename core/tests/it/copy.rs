@@ -141,7 +141,7 @@ async fn a_dry_run_counts_what_a_copy_moves() {
         // The config is the other one that is not shared.
         let [own, all] = [copied[1].moved, copied[1].moved + copied[1].present];
         assert!(own >= size(texts[1]) && own < all, "{dry_run}: {copied:?}");
-        assert_eq!(copied[1].descriptor, copied_descriptor(&job(texts[1])).await.unwrap());
+        assert_eq!(copied[1].descriptor, copied_descriptor(&job(texts[1])).await.unwrap().0);
         assert_eq!(to.exists(&name(texts[1])).await.unwrap(), !dry_run);
     }
 }
@@ -161,9 +161,10 @@ async fn the_descriptor_of_a_copy_is_known_before_it() {
         let to = MemoryRegistry::new("b");
         let mut job = CopyFrom::new(&from, CopyJob { image: image.clone(), target: image.clone() });
         (job.platforms, job.sparse) = (platforms, sparse);
-        let known = copied_descriptor(&job).await.unwrap();
+        let (known, whole) = copied_descriptor(&job).await.unwrap();
         let copied = copy_from(std::slice::from_ref(&job), &to, &CopyOptions::default()).await.unwrap();
         assert_eq!(copied[0].descriptor.digest(), known.digest(), "{job:?}");
+        assert_eq!(whole.digest(), from.resolve(&image).await.unwrap().digest(), "{job:?}");
         assert_eq!(to.resolve(&image).await.unwrap().digest(), known.digest(), "{job:?}");
     }
 }

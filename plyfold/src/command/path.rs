@@ -238,9 +238,19 @@ impl<'a> Written<'a> {
         let is_folder = written.is_folder() && !is_host(word);
         let is_layout = path.is_dir() || word.starts_with(['/', '.', '~']) || is_folder;
         if !is_archive && !is_layout {
+            if !word.contains('/') && written.is_called(&FILES) {
+                let error = written.refused("the target looks like the name of a file");
+                return Err(
+                    error.with_hint("write FILE.tar for an archive, DIR/ for a layout, HOST/ for a registry")
+                );
+            }
             return Ok(None);
         }
         written.check()?;
+        if is_archive && !path.exists() && !written.is_called(&ARCHIVES[..1]) {
+            let error = written.refused("an archive is not compressed: its layers are");
+            return Err(error.with_hint("name it FILE.tar"));
+        }
         Ok(Some(if is_archive { format!("oci-archive:{word}") } else { written.layout(None) }))
     }
 

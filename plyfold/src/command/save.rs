@@ -82,6 +82,9 @@ async fn text(session: &Session, image: &str, out: &Path) -> Result<String> {
 /// What is left out, as [`Images::save_base`](crate::Images::save_base) takes it.
 pub(crate) fn of_base(session: &Session, base: &str) -> Result<String> {
     let path = Path::new(base);
+    if base == "store" && !path.exists() {
+        return Ok(session.images.cache().to_string());
+    }
     Ok(match base.strip_prefix("store:") {
         Some(store) => format!("oci:{store}"),
         None if session.context.backends.knows(base) => base.to_owned(),

@@ -19,13 +19,16 @@ use crate::atomic_file::{AtomicFile, FileOptions};
 use crate::blocking::blocking;
 use crate::durable::parent;
 use crate::memory::MemoryCache;
+use crate::sync::list::OfLine;
 use crate::{
-    Error, Images, Location, Result, SyncChange, SyncList, SyncOptions, SyncReport, SyncTarget, SyncedName,
-    printable,
+    Advice, Error, Images, Location, Result, SyncChange, SyncFault, SyncList, SyncOptions, SyncReport,
+    SyncTarget, SyncedName, printable, shell,
 };
 
 /// How lists end.
 const LIST: &str = ".toml";
+/// The store as a place.
+const STORE: &str = "store";
 
 pub(crate) async fn bring(
     options: Sync,
@@ -39,22 +42,26 @@ pub(crate) async fn bring(
             error.with_hint("write `platforms = [\"linux/amd64\"]` into it, for an image or as a default")
         );
     }
-    let list = source(&context, &options.source).await?;
+    let of_store = options.source == STORE;
+    let list = if of_store { None } else { Some(source(&context, &options.source).await?) };
     let target = target(&context, &options.target)?;
     refuse_same(&options, &target)?;
     let mut since = Vec::with_capacity(options.since.len());
-    let images = if matches!(target, SyncTarget::Cache) || !options.since.is_empty() {
+    let (images, store) = if of_store || matches!(target, SyncTarget::Cache) || !options.since.is_empty() {
         let session = session.await?;
         for base in &options.since {
             since.push(session.images.save_base(&of_base(&session, base)?).await?);
         }
-        session.images
+        let store = session.images.cache().to_string();
+        (session.images, store)
     } else {
         // Nothing comes into a store.
-        Images::with_cache(MemoryCache::new()?)?
-            .with_backends(context.backends.clone())
-            .with_options(context.options.clone())
+        let images = Images::with_cache(MemoryCache::new()?)?;
+        let images = images.with_backends(context.backends.clone());
+        (images.with_options(context.options.clone()), String::new())
     };
+    let list = list.unwrap_or_else(|| SyncList::of_place(store));
+    let list = if options.no_referrers { list.without_referrers() } else { list };
     // Before anything is moved: a report that cannot be written is an error then.
     if let Some(path) = options.report.clone() {
         blocking(move |stop| AtomicFile::create(&path, FileOptions::default(), stop).map(drop)).await?;
@@ -71,7 +78,7 @@ pub(crate) async fn bring(
         let (images, list, target) = (&images, &list, &target);
         async move { images.sync(list, target, &sync).await }
     });
-    let report = brought.await?;
+    let report = brought.await.map_err(|e| in_list(e, &options))?;
     if let Some(path) = options.report {
         let json = report.to_json();
         blocking(move |stop| {
@@ -115,14 +122,55 @@ async fn source(context: &Context, word: &str) -> Result<SyncList> {
     if is_list {
         return read(PathBuf::from(word)).await;
     }
+    if let Some(store) = word.strip_prefix("store:") {
+        return Ok(SyncList::of_place(format!("oci:{store}")));
+    }
     let path = Path::new(word);
     Ok(SyncList::of_place(match context.backends.knows(word) {
         true => word.to_owned(),
         false if path.is_dir() => format!("oci:{word}"),
         // The content of an archive decides its form, not the scheme.
         false if path.is_file() => format!("docker-archive:{word}"),
+        // `HOST/PREFIX/`.
+        false if word.ends_with('/') && is_host(word) => word.to_owned(),
         false => Image::parse(word, &context.backends)?.text(),
     }))
+}
+
+/// Puts an error into the words of lists, and names the list that its line is of.
+fn in_list(error: Error, options: &Sync) -> Error {
+    let hint = match error.advice() {
+        Some(Advice::LoadBase { bases }) => format!(
+            "the archive was made against {}: bring that to {} first, and then the archive",
+            bases.join(", "),
+            options.target
+        ),
+        Some(Advice::LeaveReferrers) => {
+            "`referrers = false` in the list, or --no-referrers, brings the images without what refers to them"
+                .to_owned()
+        }
+        Some(Advice::RewriteIndex) => {
+            "`sparse = \"rewrite\"` brings an index of what is brought, with another digest; `sparse = \"keep\"` the \
+             index as it is, where the target takes it"
+                .to_owned()
+        }
+        Some(Advice::ChoosePlatform { available }) => {
+            format!("it is available for {}; `platforms` in the list chooses", available.join(", "))
+        }
+        _ => String::new(),
+    };
+    let error = if hint.is_empty() { error } else { error.with_better_hint(hint) };
+    let is_of_line = error.detail::<OfLine>().is_some() || error.detail::<SyncFault>().is_some();
+    if is_of_line && options.source != STORE {
+        return error.with_context("path", &options.source);
+    }
+    error
+}
+
+/// Whether a word begins with the host of a registry.
+fn is_host(word: &str) -> bool {
+    let host = word.split('/').next().unwrap_or_default();
+    host == "localhost" || host.contains(['.', ':']) && !host.starts_with('.')
 }
 
 /// Reads a list from a file, or from a pipe until that ends.
@@ -143,8 +191,12 @@ async fn read(path: PathBuf) -> Result<SyncList> {
 }
 
 fn target(context: &Context, word: &str) -> Result<SyncTarget> {
-    if word == "store" {
+    if word == STORE {
         return Ok(SyncTarget::Cache);
+    }
+    if let Some(store) = word.strip_prefix("store:") {
+        let hint = format!("write `--store {} store`", shell::quoted(Path::new(store)));
+        return Err(Error::config("another store is not a target by its path").with_hint(hint));
     }
     if context.backends.knows(word) {
         return Ok(SyncTarget::Place(word.to_owned()));
@@ -153,8 +205,7 @@ fn target(context: &Context, word: &str) -> Result<SyncTarget> {
     if let Some(place) = Written::place(word)? {
         return Ok(SyncTarget::Place(place));
     }
-    let host = word.split('/').next().unwrap_or_default();
-    if host == "localhost" || host.contains(['.', ':']) {
+    if is_host(word) {
         return Ok(SyncTarget::Place(word.to_owned()));
     }
     let hint = "write FILE.tar for an archive, DIR/ for a layout, HOST/[PREFIX] for a registry, or store";
@@ -164,13 +215,18 @@ fn target(context: &Context, word: &str) -> Result<SyncTarget> {
 fn text(report: &SyncReport) -> String {
     let mut text = String::new();
     let changed = report.names.iter().filter(|name| name.change != SyncChange::Unchanged || name.moved > 0);
-    for SyncedName { target, before, after, change, moved, .. } in changed {
+    for SyncedName { target, before, after, change, moved, referrers, .. } in changed {
         let replaced = match (change, before) {
             (SyncChange::Replaced, Some(before)) => format!(", replaced {before}"),
             _ => String::new(),
         };
         let size = if *moved > 0 { format!(", {}", Size(*moved)) } else { String::new() };
-        let _ = writeln!(text, "{target}  {after}{replaced}{size}");
+        let referrers = match referrers.as_ref().map_or(0, Vec::len) {
+            0 => String::new(),
+            1 => ", with 1 document that refers to it".to_owned(),
+            count => format!(", with {count} documents that refer to it"),
+        };
+        let _ = writeln!(text, "{target}  {after}{replaced}{size}{referrers}");
     }
     for missing in &report.missing {
         let _ = writeln!(text, "{}  not there", printable(missing));

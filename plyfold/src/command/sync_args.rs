@@ -7,7 +7,8 @@ use clap::Args as Group;
 /// Options of `sync`.
 #[derive(Debug, Group)]
 pub(crate) struct Sync {
-    /// A list of images, LIST.toml, or `-` for standard input; or a place of which all images are brought: an archive, a layout directory, a URI
+    /// A list of images, LIST.toml, or `-` for standard input; or a place of which all images are brought: an archive, a layout
+    /// directory, `store`, HOST/[PREFIX/] or HOST/REPOSITORY of a registry, a URI
     pub(crate) source: String,
     /// Where to: an archive (FILE.tar), a layout directory (DIR/), a registry (HOST/[PREFIX]), `store`, or a URI of such a place
     pub(crate) target: String,
@@ -17,8 +18,11 @@ pub(crate) struct Sync {
     /// Look at images whose names stand for the same already, too: for signatures that came later
     #[arg(long)]
     pub(crate) refresh: bool,
-    /// Write a new archive without layers that its receiver has: those of an image, of an archive or a layout directory, or of
-    /// another store by store:DIR; may be given several times
+    /// Bring images without signatures, SBOMs and what else refers to them, whatever the list says
+    #[arg(long)]
+    pub(crate) no_referrers: bool,
+    /// Write a new archive without layers that its receiver has: those of an image, of an archive or a layout directory, of
+    /// `store`, or of another store by store:DIR; may be given several times
     #[arg(long, value_name = "BASE")]
     pub(crate) since: Vec<String>,
     /// Write the report to a file, as JSON that has the digest which is shown

@@ -51,18 +51,18 @@ impl Images {
             let top = self.cache.find_descriptor(&name).await?;
             let image = self.cache.save_image(&name).await?;
             let named = top.map(|top| format!("{}@{}", name.whole(), top.digest()));
-            return of_base(vec![image], named).await;
+            return of_base(vec![image], named.ok_or(name.whole())).await;
         }
         let Opened { registry, reference } = self.opened(base, None).await?;
         let image = |name: Reference| SaveImage::new(registry.clone(), name);
         if let Some(reference) = reference {
             let top = registry.resolve(&reference).await.map_err(|e| e.with_image(&reference))?;
             let named = format!("{}@{}", reference.whole(), top.digest());
-            return of_base(vec![image(reference)], Some(named)).await;
+            return of_base(vec![image(reference)], Ok(named)).await;
         }
         let mut names = Opened { registry: registry.clone(), reference: None }.references().await?;
         names.extend(registry.untagged().await?);
-        of_base(names.into_iter().map(image).collect(), None).await
+        of_base(names.into_iter().map(image).collect(), Err(registry.to_string())).await
     }
 
     async fn contents(&self, images: &[&str], options: &SaveOptions) -> Result<Contents> {
@@ -96,12 +96,15 @@ impl Images {
     }
 }
 
-async fn of_base(images: Vec<SaveImage>, name: Option<String>) -> Result<SaveBase> {
+/// A base with its name, or with one that is made of its content and of where that is.
+async fn of_base(images: Vec<SaveImage>, name: std::result::Result<String, String>) -> Result<SaveBase> {
     let content = content_of(&images, &SaveOptions::default()).await?;
-    let name = name.unwrap_or_else(|| {
+    let name = name.unwrap_or_else(|place| {
         let mut digests: Vec<&str> = content.iter().map(AsRef::as_ref).collect();
         digests.sort_unstable();
-        format!("content {}", digest::sha256(digests.join("\n").as_bytes()))
+        // Its path says nothing where the archive goes.
+        let place = place.rsplit(['/', ':']).next().unwrap_or_default();
+        format!("{place} (content {})", digest::sha256(digests.join("\n").as_bytes()))
     });
     Ok(SaveBase::new(name, content))
 }

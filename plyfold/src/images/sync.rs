@@ -100,27 +100,23 @@ async fn look(mut image: Chosen, target: &Target, options: &SyncOptions) -> Resu
     let (name, at) = (image.image.clone(), image.target.clone());
     let job = image.job(&at);
     let resolved = options.retry.run("manifest", &options.progress, || copied_descriptor(&job)).await;
-    let after = match resolved {
+    let (after, root) = match resolved {
         Err(e) if image.optional && *e.kind() == ErrorKind::NotFound => {
             return Ok(Look::Missing(name.whole()));
         }
-        resolved => resolved.map_err(|e| image.located(e))?.digest().clone(),
+        resolved => resolved.map_err(|e| image.located(e))?,
     };
+    let after = after.digest().clone();
     let before = options.retry.run("manifest", &options.progress, || target.registry.resolve(&at)).await;
     let before = Error::found(before).map_err(|e| e.with_image(&at).with_endpoint(&target.registry))?;
     let before = before.map(|before| before.digest().clone());
     // A tag may move from now on: what was found is copied.
-    match image.platforms {
-        Platforms::Some(_) if image.sparse == Sparse::Rewrite => {}
-        Platforms::One(_) => {
-            image.image = reference::by_digest(&name, &after);
-            image.platforms = Platforms::All;
-        }
-        _ => image.image = reference::by_digest(&name, &after),
-    }
+    image.image = reference::by_digest(&name, root.digest());
     let change = SyncChange::of(before.as_ref(), &after);
     let is_there = change == SyncChange::Unchanged && is_complete(&image, &at, target).await?;
-    let name = SyncedName { name, target: at, before, after, change, moved: 0, present: 0 };
+    let (absent, referrers) = (Vec::new(), None);
+    let name =
+        SyncedName { name, target: at, before, after, change, absent, moved: 0, present: 0, referrers };
     Ok(Look::Found(Box::new(Found { image, name, is_there })))
 }
 
@@ -131,12 +127,12 @@ async fn is_complete(image: &Chosen, at: &Reference, target: &Target) -> Result<
         return Ok(true);
     }
     let mut own = CopyFrom::new(&*target.registry, CopyJob { image: at.clone(), target: at.clone() });
-    if image.sparse == Sparse::Keep {
+    if image.sparse == Sparse::Keep && !matches!(image.platforms, Platforms::One(_)) {
         (own.platforms, own.sparse) = (image.platforms.clone(), image.sparse);
     }
     let looking = CopyOptions { dry_run: true, ..CopyOptions::default() };
     match copy_from(&[own], &*target.registry, &looking).await {
-        Ok(looked) => Ok(looked.iter().all(|looked| looked.moved == 0)),
+        Ok(looked) => Ok(looked.iter().all(|looked| looked.moved == 0 && looked.absent.is_empty())),
         Err(e) if *e.kind() == ErrorKind::NotFound => Ok(false),
         Err(e) => Err(e),
     }
@@ -167,6 +163,7 @@ async fn copy(
             name.after = copied.descriptor.digest().clone();
             name.change = SyncChange::of(name.before.as_ref(), &name.after);
             (name.moved, name.present) = (copied.moved, copied.present);
+            (name.absent, name.referrers) = (copied.absent, copied.referrers);
         }
         report.moved = report.moved.saturating_add(name.moved);
         report.present = report.present.saturating_add(name.present);

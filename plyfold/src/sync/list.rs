@@ -14,10 +14,15 @@ plyfold_core::fault! {
     Long(usize) => (Limit, "the list has more than {0} bytes"),
     Many(usize) => (Limit, "the list names more than {0} images"),
     NoMatch(usize, String, String) => (NotFound, "line {0}: no tag of {1} matches {2}", "`optional = true` takes an image that may be missing"),
-    SameTarget(String, String, String) => (Ambiguous, "{0} and {1} would both be {2}", "give one of them another repository by `to`"),
+    SameTarget(String, String, String) => (Ambiguous, "{0} and {1} would both be {2}", "in a list `to` gives one of them another repository"),
+    Twice(String) => (Ambiguous, "{0} is named twice"),
     Syntax(usize, String) => (Config, "line {0}: {1}"),
     Value(usize, &'static str, String) => (Config, "line {0}: {1}: {2}"),
 }
+
+/// On an error that has the line of an entry.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OfLine;
 
 /// Images of a list, or all images of a place.
 ///
@@ -66,7 +71,8 @@ pub(crate) struct Entry {
     /// What is copied of each; without it all that both ends can tell.
     pub(crate) referrers: Option<bool>,
     pub(crate) platforms: Platforms,
-    pub(crate) sparse: Sparse,
+    /// Without it `Keep` where a place lacks some of an index, but in a registry, which would be taken to have all.
+    pub(crate) sparse: Option<Sparse>,
     /// The repository at the target.
     pub(crate) to: Option<String>,
 }
@@ -112,10 +118,17 @@ impl SyncList {
             optional: false,
             referrers: None,
             platforms: Platforms::All,
-            sparse: Sparse::default(),
+            sparse: None,
             to: None,
         };
         Self { entries: vec![entry], source: Source::Place(name) }
+    }
+
+    /// The same images, all without what refers to them.
+    #[must_use]
+    pub fn without_referrers(mut self) -> Self {
+        self.entries.iter_mut().for_each(|entry| entry.referrers = Some(false));
+        self
     }
 }
 
@@ -217,7 +230,7 @@ impl<'a> Lines<'a> {
             optional: item.optional,
             referrers: Some(item.referrers.or(defaults.referrers).unwrap_or_default()),
             platforms: platforms.map_or(Ok(Platforms::All), |platforms| self.platforms(platforms))?,
-            sparse,
+            sparse: Some(sparse),
             to,
         })
     }

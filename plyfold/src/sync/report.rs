@@ -47,10 +47,15 @@ pub struct SyncedName {
     pub after: Digest,
     /// What has become of it.
     pub change: SyncChange,
+    /// What its index lists and is not in the place that it comes from.
+    pub absent: Vec<Digest>,
     /// Bytes of blobs that were moved for it; of a delta archive only the sum is known.
     pub moved: u64,
     /// Bytes of its blobs that were there, or that came for an image before it.
     pub present: u64,
+    /// The signatures and other documents that refer to it and are at the target, in the order of their digests; `None` when they
+    /// were not looked at, as of an image that has not changed.
+    pub referrers: Option<Vec<Digest>>,
 }
 
 /// What has become of a name.
@@ -112,9 +117,11 @@ impl SyncReport {
                 "target": name.target.whole(),
                 "before": name.before,
                 "after": name.after,
+                "absent": name.absent,
                 "change": name.change.name(),
                 "moved": name.moved,
                 "present": name.present,
+                "referrers": name.referrers,
             })
         };
         json!({

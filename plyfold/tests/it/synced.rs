@@ -16,6 +16,7 @@ use super::every_pair::{self, Origin};
 use super::run::Place;
 
 mod lists;
+mod places;
 
 /// A server with images, and places for them.
 struct Site {
@@ -282,8 +283,12 @@ async fn a_refresh_brings_what_came_later() {
     let plain = plyfold::CopyOptions::default();
     plyfold::copy(&origin.registry, &Origin::name(), &*from.to, &from.name, &plain).await.unwrap();
     let list = site.list("[defaults]\nreferrers = true\n[[image]]\nname = \"HOST/org/app:1.2\"\n");
+    let mut reports = HashMap::new();
     for kind in KINDS {
-        site.sync(&list, kind).await.unwrap();
+        let report = site.sync(&list, kind).await.unwrap();
+        assert_eq!(report.names[0].referrers.as_deref(), Some(&[][..]), "{kind}");
+        reports.insert(kind, site.sync(&list, kind).await.unwrap());
+        assert_eq!(reports[kind].names[0].referrers, None, "{kind}: it is not looked at");
     }
     origin.copy_into(&from).await;
     let refresh = SyncOptions { refresh: true, ..SyncOptions::default() };
@@ -292,6 +297,12 @@ async fn a_refresh_brings_what_came_later() {
         assert_eq!(changes(&report), ["unchanged"].into(), "{kind}");
         assert!(report.moved > 0, "{kind}");
         assert_is_in(&origin, &site, kind, &report).await;
+        // Also a report of what had come already says what is there.
+        let again = site.images.sync(&list, &site.target(kind), &refresh).await.unwrap();
+        let referrers = again.names[0].referrers.clone().unwrap();
+        assert!(origin.referrers.iter().all(|(raw, _)| referrers.contains(raw.digest())), "{kind}");
+        assert_eq!(report.names[0].referrers, Some(referrers), "{kind}");
+        assert_ne!(again.digest(), reports[kind].digest(), "{kind}");
     }
 }
 

@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use plyfold_core::backend::Pages;
 use plyfold_core::{
-    CopyFrom, CopyJob, Error, ErrorKind, ImageRegistry, Opened, Platforms, PushSession, Reference, Result,
-    Sparse, reference,
+    CopyFrom, CopyJob, Error, ErrorKind, ImageRegistry, Platforms, PushSession, Reference, Result, Sparse,
+    reference,
 };
 
 use super::options::SyncOptions;
-use super::places::Places;
+use super::places::{Places, Source};
 use super::target::Target;
-use crate::sync::list::{Entry, SyncFault, SyncList};
+use crate::sync::list::{Entry, OfLine, SyncFault, SyncList};
 use crate::sync::pick::{Pattern, Pick, Versions};
 
 /// An image that is to come, and its name at the target.
@@ -44,7 +44,10 @@ impl Chosen {
 
 /// Adds the line of the entry to an error that has none.
 fn located(error: Error, line: usize) -> Error {
-    if line == 0 || error.detail::<SyncFault>().is_some() { error } else { error.with_context("line", line) }
+    if line == 0 || error.detail::<SyncFault>().is_some() {
+        return error;
+    }
+    error.with_context("line", line).with_detail(OfLine)
 }
 
 /// What a list names.
@@ -58,7 +61,7 @@ pub(super) struct Selection {
 }
 
 /// Opens all places of a list. No image is looked at before the options are those of some place.
-pub(super) async fn open_all(mut places: Places<'_>, list: &SyncList) -> Result<Vec<Opened>> {
+pub(super) async fn open_all(mut places: Places<'_>, list: &SyncList) -> Result<Vec<Source>> {
     let mut opened = Vec::with_capacity(list.entries.len());
     for entry in &list.entries {
         opened.push(places.open_named(&entry.name).await.map_err(|e| located(e, entry.line))?);
@@ -69,7 +72,7 @@ pub(super) async fn open_all(mut places: Places<'_>, list: &SyncList) -> Result<
 /// The images of all entries, each name of the target once.
 pub(super) async fn select(
     list: &SyncList,
-    sources: Vec<Opened>,
+    sources: Vec<Source>,
     target: &Target,
     options: &SyncOptions,
 ) -> Result<Selection> {
@@ -78,23 +81,27 @@ pub(super) async fn select(
         let at = |e| located(e, entry.line);
         let looking = Looking { entry, source: &source, options };
         let found = looking.images(&mut selection.missing).await;
-        let found = found.map_err(|e| at(e.with_endpoint(&source.registry)))?;
+        let registry = &source.opened.registry;
+        let found = found.map_err(|e| at(e.with_endpoint(registry)))?;
         if selection.images.len() + found.len() > PushSession::LIMIT {
             return Err(SyncFault::Many(PushSession::LIMIT).into());
         }
         for image in found {
             let name = target.name(&image, entry.to.as_deref()).map_err(at)?;
             selection.take(entry, &image, &name)?;
-            let both =
-                || source.registry.capabilities().referrers && target.registry.capabilities().referrers;
+            let both = || registry.capabilities().referrers && target.registry.capabilities().referrers;
             selection.images.push(Chosen {
-                registry: source.registry.clone(),
+                registry: registry.clone(),
                 image,
                 target: name,
                 optional: entry.optional,
                 platforms: entry.platforms.clone(),
                 referrers: entry.referrers.unwrap_or_else(both),
-                sparse: entry.sparse,
+                sparse: entry.sparse.unwrap_or(if target.is_registry() {
+                    Sparse::Refuse
+                } else {
+                    Sparse::Keep
+                }),
                 line: entry.line,
             });
         }
@@ -113,7 +120,13 @@ impl Selection {
             Place::Occupied(other) => other.into_mut(),
         };
         let (line, first) = other;
-        let error = Error::from(SyncFault::SameTarget(first.clone(), image.whole(), name.whole()));
+        let image = image.whole();
+        let fault = if *first == image {
+            SyncFault::Twice(image)
+        } else {
+            SyncFault::SameTarget(first.clone(), image, name.whole())
+        };
+        let error = Error::from(fault);
         let lines = || format!("{line} and {}", entry.line);
         Err(if *line == 0 { error } else { error.with_context("lines", lines()) })
     }
@@ -122,17 +135,16 @@ impl Selection {
 /// The images of one entry.
 struct Looking<'a> {
     entry: &'a Entry,
-    source: &'a Opened,
+    source: &'a Source,
     options: &'a SyncOptions,
 }
 
 impl Looking<'_> {
     async fn images(&self, missing: &mut Vec<String>) -> Result<Vec<Reference>> {
-        let Self { entry, source, .. } = self;
+        let (entry, source) = (self.entry, &self.source.opened);
         let written = source.reference.as_ref().filter(|name| is_written(name, &entry.name));
         let wrong = |key, why: &str| Err(SyncFault::Value(entry.line, key, why.to_owned()).into());
         match (&entry.pick, written) {
-            (Pick::All, Some(name)) => Ok(vec![name.clone()]),
             (Pick::All, None) => match &source.reference {
                 // A tag is never guessed: it is the repository.
                 Some(name) if source.registry.capabilities().tags => {
@@ -141,10 +153,16 @@ impl Looking<'_> {
                     Ok(names)
                 }
                 Some(name) => Ok(vec![name.clone()]),
-                None => self.asking(|| source.images()).await,
+                None => self.asking(|| source.images()).await.map(|names| self.source.within(names)),
             },
-            (Pick::Named, Some(name)) => Ok(vec![name.clone()]),
-            (Pick::Named, None) if source.reference.is_some() => {
+            (Pick::All | Pick::Named, Some(name)) => Ok(vec![name.clone()]),
+            (Pick::Named, None) if let Some(name) = &source.reference => {
+                // The only image of a place needs no tag, and elsewhere none is guessed.
+                let is_alone = !self.source.is_remote
+                    && self.tags(&reference::repository_of(name)).await.is_ok_and(|names| names.len() == 1);
+                if is_alone {
+                    return Ok(vec![name.clone()]);
+                }
                 wrong("name", "it has neither tag nor digest, and there is neither `tags` nor `semver`")
             }
             (Pick::Named, None) => Ok(vec![self.asking(|| source.reference()).await?]),
@@ -160,7 +178,7 @@ impl Looking<'_> {
                         return tags.map(|tag| named_by(&reference::repository_of(name), tag)).collect();
                     }
                     Some(name) => self.tags(&reference::repository_of(name)).await,
-                    None => self.asking(|| source.references()).await,
+                    None => self.asking(|| source.references()).await.map(|names| self.source.within(names)),
                 };
                 match names {
                     Err(e) if entry.optional && *e.kind() == ErrorKind::NotFound => {
@@ -177,7 +195,7 @@ impl Looking<'_> {
     async fn tags(&self, repository: &str) -> Result<Vec<Reference>> {
         let (mut pages, mut names) = (Pages::default(), Vec::new());
         while let Some(page) = pages.page() {
-            let tags = self.asking(|| self.source.registry.tags(repository, page.clone())).await?;
+            let tags = self.asking(|| self.source.opened.registry.tags(repository, page.clone())).await?;
             pages.advance(&tags)?;
             for tag in &tags.names {
                 names.push(named_by(repository, tag)?);

@@ -1,7 +1,7 @@
 //! A sync as one archive that leaves out what its receiver has.
 
 use plyfold_core::save::{Contents, SaveImage, SaveOptions};
-use plyfold_core::{Error, Platforms, Result};
+use plyfold_core::{Error, Platforms, Result, reference};
 
 use super::super::Images;
 use super::target::Target;
@@ -22,8 +22,9 @@ impl Images {
         let path = target.archive()?;
         let referrers = uniform(&found)?;
         let images = found.iter().map(|found| {
-            SaveImage::new(found.image.registry.clone(), found.image.image.clone())
-                .named(found.name.target.clone())
+            // One image of an index is saved by its own digest.
+            let image = reference::by_digest(&found.image.image, &found.name.after);
+            SaveImage::new(found.image.registry.clone(), image).named(found.name.target.clone())
         });
         let saving = SaveOptions {
             progress: options.progress.clone(),

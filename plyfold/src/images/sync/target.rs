@@ -34,7 +34,7 @@ impl Target {
     }
 
     async fn of_text(places: &mut Places<'_>, text: &str) -> Result<Self> {
-        if let Some((host, prefix)) = of_registry(places, text) {
+        if let Some((host, prefix)) = places.of_registry(text) {
             let registry = places.open(&format!("registry:{host}/")).await?.registry;
             let text = if prefix.is_empty() { registry.to_string() } else { format!("{registry}/{prefix}") };
             return Ok(Self { registry, text, place: Some((host, prefix)), uri: None });
@@ -42,7 +42,13 @@ impl Target {
         let opened = places.open(text).await?;
         if let Some(reference) = opened.reference {
             let error = Error::config("the target is one image, and not a place for several");
-            let hint = format!("name the place alone: {}", opened.registry);
+            let hint = match opened.registry.to_string() {
+                // It has no other place for an image than itself.
+                place if place == text => {
+                    "FILE.tar is an archive of several images, DIR/ a layout".to_owned()
+                }
+                place => format!("name the place alone: {place}"),
+            };
             return Err(error.with_image(reference).with_endpoint(&opened.registry).with_hint(hint));
         }
         let (text, uri) = (opened.registry.to_string(), Some(text.to_owned()));
@@ -79,17 +85,4 @@ impl Target {
                 .with_endpoint(&self.registry)),
         }
     }
-}
-
-/// The host of a registry and a prefix of its repositories, if that is what a text is.
-fn of_registry(places: &Places<'_>, text: &str) -> Option<(String, String)> {
-    let backends = places.images.backends();
-    let rest = match backends.of(text) {
-        Some(backend) if backend.schemes.contains(&"registry") => Location::parse(text).ok()?.rest,
-        Some(_) => return None,
-        None => text.to_owned(),
-    };
-    let (host, prefix) = rest.split_once('/').unwrap_or((&rest, ""));
-    let is_host = backends.knows(text) || host == "localhost" || host.contains(['.', ':']);
-    (is_host && !host.is_empty()).then(|| (host.to_owned(), prefix.trim_end_matches('/').to_owned()))
 }

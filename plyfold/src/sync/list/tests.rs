@@ -20,7 +20,7 @@ fn a_list_says_what_is_brought() {
     assert!(matches!((&second.pick, &second.platforms), (Pick::Tags { .. }, Platforms::All)), "{second:?}");
     assert_eq!((second.line, second.referrers, second.optional), (7, Some(false), true));
     assert_eq!(second.to.as_deref(), Some("mirror/b"));
-    assert_eq!(third.sparse, Sparse::Rewrite);
+    assert_eq!(third.sparse, Some(Sparse::Rewrite));
     assert!(matches!(&third.platforms, Platforms::Some(two) if two.len() == 2), "{third:?}");
 }
 

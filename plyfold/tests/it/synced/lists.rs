@@ -215,6 +215,14 @@ fn runs_are_as_they_were() {
     write("none.toml", &list.replace("late*", "v*"));
     write("optional.toml", &list.replace("late*\"]", "v*\"]\noptional = true"));
     write("twice.toml", &format!("{list}{}", list.replace("version = 1\n", "")));
+    let named = |name: &str| format!("version = 1\n[[image]]\nname = \"{name}\"\n");
+    let root = samples::LayerBuilder::new().file("root", 0o644, b"root").finish();
+    fs::write(place.path("root.tar"), root).unwrap();
+    write("other.toml", &named(&format!("tar:{}", place.path("root.tar"))));
+    write("new.toml", &named("oci:examples/sample:latest"));
+    write("short.toml", &named("alpine:3"));
+    write("layout.toml", &named("examples"));
+    write("platform.toml", &format!("{}platforms = [\"plan9/mips\"]\n", named("oci:examples/sample:latest")));
     let runs = [
         "sync {}/site.toml {}/site/ --dry-run",
         "sync {}/site.toml {}/site/ --report {}/report.json -q",
@@ -232,6 +240,17 @@ fn runs_are_as_they_were() {
         "sync {}/site.toml oci:{}/site:one -q",
         "sync {}/site.toml store -q --platform linux/amd64",
         "sync {}/site.toml store -q --since {}/site.tar",
+        "sync store {}/all.tar --no-referrers -q",
+        "sync {}/other.toml {}/new/ --dry-run -q",
+        "sync {}/new.toml {}/delta2.tar --since store -q",
+        "sync {}/delta2.tar {}/elsewhere/ -q",
+        "sync {}/site.toml {}/site.tar.gz -q",
+        "sync {}/site.toml site.img -q",
+        "sync {}/site.toml dir:{}/dir -q",
+        "sync {}/site.toml store:{}/other -q",
+        "sync {}/short.toml store -q",
+        "sync {}/layout.toml store -q",
+        "sync {}/platform.toml store -q",
     ];
     // The report names the target, whose folder is another one each time.
     let without = |text: String| -> String {
