@@ -1,22 +1,26 @@
 //! Requests to a daemon: HTTP/1.1 over its Unix socket, each by a connection of its own.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
+use futures_util::future::join;
 use futures_util::stream;
 use http_body_util::{BodyExt as _, Empty, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http1;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
+use plyfold_core::blocking::blocking;
 use plyfold_core::{Advice, Error, ErrorKind, Result};
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
+use tokio::sync::mpsc;
 
 use super::fault::{DaemonFault, of_status};
 use crate::members::Member;
@@ -24,8 +28,11 @@ use crate::members::Member;
 /// Bytes of an error's text, and of the lines that an image's arrival is reported in.
 const TEXT: usize = 64 << 10;
 const REPORT: usize = 4 << 20;
-/// Bytes of a list of images.
+/// Bytes of what is said of one image, and of the list of all images.
+const DOCUMENT: usize = 4 << 20;
 const LIST: usize = 64 << 20;
+/// Interim answers (RFC 9110 15.2) before the final one.
+const INTERIMS: usize = 64;
 /// How often a daemon is asked whether it is there, while an answer is waited for.
 const PINGS: u32 = 4096;
 /// Bytes that are sent at once.
@@ -43,8 +50,36 @@ pub(super) struct Client {
 impl Client {
     /// A small document.
     pub(super) async fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        let body = self.whole(self.send(Method::GET, path, nothing()).await?, LIST).await?;
+        let body = self.whole(self.send(Method::GET, path, nothing()).await?, DOCUMENT).await?;
         serde_json::from_slice(&body).map_err(|e| Error::from(DaemonFault::Garbled).with_source(e))
+    }
+
+    /// What `parse` makes of a long document, as it comes.
+    pub(super) async fn streamed<T: Send + 'static>(
+        &self,
+        path: &str,
+        parse: impl FnOnce(&mut dyn Read) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let mut answer = self.get(path).await?;
+        let (chunks, received) = mpsc::channel(1);
+        let sending = async move {
+            let mut size = 0;
+            while let Some(chunk) = answer.chunk().await? {
+                size += chunk.len();
+                if size > LIST {
+                    return Err(too_long(LIST));
+                }
+                // The parser may have ended with an error.
+                if chunks.send(chunk).await.is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        let parsing = blocking(move |_| parse(&mut Received { received, chunk: Bytes::new() }));
+        let (sent, parsed) = join(sending, parsing).await;
+        // Without its end the document is a broken one for the parser, too.
+        sent.and(parsed)
     }
 
     /// What follows from a request, whose answer is one of success.
@@ -76,12 +111,23 @@ impl Client {
         let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.unreachable(e))?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         // It ends with the answer, or when the answer is dropped.
-        tokio::spawn(connection);
+        let connection = tokio::spawn(connection).abort_handle();
         let request = Request::builder().method(method).uri(path).header("host", "docker");
         let request = request.header("content-type", "application/x-tar").body(body);
-        let request =
+        let mut request =
             request.map_err(|e| Error::new(ErrorKind::Internal, "making a request").with_source(e))?;
-        sender.send_request(request).await.map_err(broken)
+        let interims = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::clone(&interims);
+        hyper::ext::on_informational(&mut request, move |_| {
+            if seen.fetch_add(1, Ordering::Relaxed) >= INTERIMS {
+                connection.abort();
+            }
+        });
+        let answer = sender.send_request(request).await;
+        match interims.load(Ordering::Relaxed) {
+            0..=INTERIMS => answer.map_err(broken),
+            _ => Err(DaemonFault::Garbled.into()),
+        }
     }
 
     fn unreachable(&self, e: io::Error) -> Error {
@@ -121,7 +167,7 @@ impl Client {
         while let Some(chunk) = answer.chunk().await? {
             whole.extend_from_slice(&chunk);
             if whole.len() > limit {
-                return Err(Error::limit(format!("the daemon's answer has more than {limit} bytes")));
+                return Err(too_long(limit));
             }
         }
         Ok(whole.into())
@@ -157,6 +203,27 @@ impl Answer<'_> {
         };
         self.client.patient(next).await
     }
+}
+
+/// A body as a reader, for a thread that may block.
+struct Received {
+    received: mpsc::Receiver<Bytes>,
+    chunk: Bytes,
+}
+
+impl Read for Received {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.chunk.is_empty() {
+            self.chunk = self.received.blocking_recv().unwrap_or_default();
+        }
+        let count = buf.len().min(self.chunk.len());
+        self.chunk.split_to(count).copy_to_slice(&mut buf[..count]);
+        Ok(count)
+    }
+}
+
+fn too_long(limit: usize) -> Error {
+    Error::limit(format!("the daemon's answer has more than {limit} bytes"))
 }
 
 fn nothing() -> Body {

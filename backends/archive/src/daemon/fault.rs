@@ -15,6 +15,7 @@ plyfold_core::fault! {
     Host(String) => (Unsupported, "the daemon {0} is reached by something else than a Unix socket on this machine",
         "`docker save` writes an archive there, which docker-archive: reads"),
     NoDaemon(String) => (Unavailable, "no Docker daemon answers at {0}"),
+    Other(String, String) => (Corrupt, "the daemon was asked for the image {0} and has saved {1}"),
     Refused(String) => (Unsupported, "the daemon does not take the image: {0}"),
     Silent(u64) => (Timeout, "the daemon has not answered for {0} s"),
     Zstd(String) => (Unsupported, "the daemon does not take the image, which has layers compressed by zstd: {0}",

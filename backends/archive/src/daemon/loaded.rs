@@ -1,10 +1,8 @@
 //! Images that a daemon is to load.
 
-use std::collections::HashSet;
 use std::fs::File;
 
 use plyfold_core::blocking::blocking;
-use plyfold_core::manifest::{Document, limits};
 use plyfold_core::{
     Blob, BlobRange, Descriptor, Error, ErrorKind, ImageRegistry as _, RawManifest, Reference, Result,
     printable, reference,
@@ -14,6 +12,7 @@ use tokio::sync::Mutex;
 
 use super::client::Client;
 use super::fault::DaemonFault;
+use super::identity::Identity;
 use super::saved::id_of;
 use crate::{Archive, Config};
 
@@ -100,16 +99,16 @@ impl Loading {
         });
         let (file, size) = opened.await?;
         let report = client.post("/images/load?quiet=1", file, size).await?;
-        let mut documents = Vec::with_capacity(tagged.len());
+        let mut identities = Vec::with_capacity(tagged.len());
         for (name, raw) in &tagged {
-            documents.push(documents_of(&archive, name, raw).await?);
+            identities.push(Identity::of(&archive, name, raw).await?);
         }
         if let Some(why) = refusal(&report)? {
-            let is_zstd = documents.iter().flatten().any(has_zstd);
+            let is_zstd = identities.iter().any(|image| image.has_zstd);
             return Err(if is_zstd { DaemonFault::Zstd(why) } else { DaemonFault::Refused(why) }.into());
         }
-        for ((name, _), documents) in tagged.iter().zip(&documents) {
-            arrived(client, name, documents).await.map_err(|e| e.with_image(name))?;
+        for ((name, _), identity) in tagged.iter().zip(&identities) {
+            arrived(client, name, identity).await.map_err(|e| e.with_image(name))?;
         }
         *unloaded = None;
         Ok(())
@@ -132,33 +131,8 @@ fn refusal(report: &[u8]) -> Result<Option<String>> {
     Ok(None)
 }
 
-/// A document, and all that indexes lead to from there.
-async fn documents_of(archive: &Archive, name: &Reference, raw: &RawManifest) -> Result<Vec<RawManifest>> {
-    let (mut found, mut left) = (Vec::new(), vec![(raw.clone(), limits::NESTING)]);
-    // Hostile input lists one document many times, and in each of those another.
-    let mut known = HashSet::new();
-    while let Some((raw, depth)) = left.pop() {
-        if let Document::Index(index) = raw.document()
-            && depth > 0
-        {
-            for child in index.manifests().iter().filter(|child| known.insert(child.digest().clone())) {
-                let child = archive.manifest(&reference::by_digest(name, child.digest())).await;
-                left.extend(Error::found(child)?.map(|child| (child, depth - 1)));
-            }
-        }
-        found.push(raw);
-    }
-    Ok(found)
-}
-
-fn has_zstd(raw: &RawManifest) -> bool {
-    let is_zstd = |layer: &Descriptor| layer.media_type().as_ref().ends_with("+zstd");
-    raw.image().is_ok_and(|manifest| manifest.layers().iter().any(is_zstd))
-}
-
-/// Whether the daemon has an image of these documents under the name: by the ID of the configuration, or by the digest of a
-/// document where it has the image store of containerd.
-async fn arrived(client: &Client, name: &Reference, documents: &[RawManifest]) -> Result<()> {
+/// Whether the daemon has the image under the name.
+async fn arrived(client: &Client, name: &Reference, identity: &Identity) -> Result<()> {
     let whole = format!("{}:{}", reference::repository_of(name), name.tag().unwrap_or_default());
     let id = match id_of(client, &whole).await {
         Err(e) if *e.kind() == ErrorKind::NotFound => {
@@ -167,11 +141,7 @@ async fn arrived(client: &Client, name: &Reference, documents: &[RawManifest]) -
         }
         id => id?,
     };
-    let is_it = |raw: &RawManifest| {
-        let config = raw.image().ok().map(|manifest| manifest.config().digest().as_ref() == id);
-        raw.digest().as_ref() == id || config == Some(true)
-    };
-    if documents.iter().any(is_it) {
+    if identity.has(&id) {
         return Ok(());
     }
     let message = format!("the daemon has the image {} under the name", printable(&id));

@@ -4,7 +4,6 @@
 //! What is pushed goes to an archive in a temporary folder, which it loads when the names are set.
 
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -19,10 +18,12 @@ use self::client::Client;
 pub use self::fault::DaemonFault;
 use self::loaded::Loading;
 pub use self::options::DaemonConfig;
-use self::saved::Saved;
+use self::saved::{Saved, Wanted};
 
 mod client;
 mod fault;
+mod identity;
+mod list;
 mod loaded;
 mod options;
 mod saved;
@@ -93,8 +94,7 @@ impl Daemon {
     /// The only image, as an archive.
     async fn only(&self) -> Result<Option<Box<dyn ImageRegistry>>> {
         let Some(id) = &self.id else { return Ok(None) };
-        let short = format!("{:.12}", id.digest());
-        self.saved.image(&self.client, id.as_ref(), Path::new(&short)).await.map(Some)
+        self.saved.image(&self.client, Wanted::Id(id)).await.map(Some)
     }
 
     /// What an image is read from.
@@ -107,8 +107,7 @@ impl Daemon {
         if name.digest().is_some() {
             return self.having(name).await;
         }
-        let name = format!("{}:{}", reference::repository_of(name), name.tag().unwrap_or_default());
-        self.saved.image(&self.client, &name, Path::new("image")).await
+        self.saved.image(&self.client, Wanted::Name(name)).await
     }
 
     /// The image of a repository that has a document: which one is not known before it is saved, and mostly it was.
@@ -120,7 +119,7 @@ impl Daemon {
             if reference::repository_of(&other) != reference::repository_of(name) {
                 continue;
             }
-            let image = self.saved.image(&self.client, &other.whole(), Path::new("image")).await?;
+            let image = self.saved.image(&self.client, Wanted::Name(&other)).await?;
             if Error::found(image.manifest(name).await)?.is_some() {
                 return Ok(image);
             }
@@ -145,17 +144,7 @@ impl Daemon {
 
     /// The names that the daemon has, sorted.
     async fn names(&self) -> Result<Vec<Reference>> {
-        #[derive(serde::Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Image {
-            repo_tags: Option<Vec<String>>,
-        }
-        let images: Vec<Image> = self.client.json("/images/json").await.map_err(|e| e.with_endpoint(self))?;
-        let tags = images.into_iter().flat_map(|image| image.repo_tags.unwrap_or_default());
-        // `<none>:<none>` is none.
-        let mut names: Vec<_> = tags.filter_map(|tag| reference::parse(&tag).ok()).collect();
-        names.sort_by_key(Reference::whole);
-        Ok(names)
+        list::names(&self.client).await.map_err(|e| e.with_endpoint(self))
     }
 }
 

@@ -2,14 +2,18 @@
 
 use std::fs::File;
 use std::io::{Seek as _, SeekFrom, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use plyfold_core::blocking::blocking;
-use plyfold_core::{Advice, Error, ErrorKind, ImageRegistry, Reference, Result, Size};
+use plyfold_core::{
+    Advice, Digest, Error, ErrorKind, ImageRegistry, Opened, Reference, Result, Size, printable,
+};
 use tokio::sync::Mutex;
 
 use super::client::Client;
+use super::fault::DaemonFault;
+use super::identity;
 use crate::Archive;
 
 /// Bytes that are written to the disk at once.
@@ -21,6 +25,31 @@ pub(super) struct Saved {
     /// Bytes that all of them may have.
     limit: u64,
     images: Mutex<Vec<Image>>,
+}
+
+/// What a daemon is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Wanted<'a> {
+    Id(&'a Digest),
+    Name(&'a Reference),
+}
+
+impl Wanted<'_> {
+    /// As the daemon understands it.
+    fn text(self) -> String {
+        match self {
+            Self::Id(id) => id.to_string(),
+            Self::Name(name) => name.whole(),
+        }
+    }
+
+    /// What an image without a name is called after.
+    fn place(self) -> PathBuf {
+        match self {
+            Self::Id(id) => format!("{:.12}", id.digest()).into(),
+            Self::Name(_) => "image".into(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -35,23 +64,22 @@ impl Saved {
         Self { limit, images: Mutex::default() }
     }
 
-    /// An image by its name or ID. One without a name is called after `place`.
-    pub(super) async fn image(
-        &self,
-        client: &Client,
-        name: &str,
-        place: &Path,
-    ) -> Result<Box<dyn ImageRegistry>> {
-        let mut images = self.images.lock().await;
+    /// An image.
+    ///
+    /// # Errors
+    /// [`DaemonFault::Other`] when the daemon saves another one.
+    pub(super) async fn image(&self, client: &Client, wanted: Wanted<'_>) -> Result<Box<dyn ImageRegistry>> {
+        let (mut images, name) = (self.images.lock().await, wanted.text());
         if let Some(image) = images.iter().find(|image| image.name == name) {
             return Ok(Box::new(image.archive.clone()));
         }
         let left = self.limit.saturating_sub(images.iter().map(|image| image.size).sum());
-        exists(client, name).await?;
-        let (file, size) = spooled(client, name, left).await?;
-        let place: PathBuf = place.to_owned();
+        let found = exists(client, &name).await?;
+        let (file, size) = spooled(client, &name, left).await?;
+        let place = wanted.place();
         let archive = blocking(move |_| Archive::of_file(file, &place)).await?;
-        images.push(Image { name: name.to_owned(), archive: archive.clone(), size });
+        check(&archive, wanted, &found).await?;
+        images.push(Image { name, archive: archive.clone(), size });
         Ok(Box::new(archive))
     }
 
@@ -82,12 +110,31 @@ pub(super) async fn id_of(client: &Client, name: &str) -> Result<String> {
 
 /// # Errors
 /// `NotFound`: a daemon that saves what it does not have answers in many ways.
-async fn exists(client: &Client, name: &str) -> Result<()> {
-    let found = id_of(client, name).await;
-    found.map(drop).map_err(|e| match e.kind() {
+async fn exists(client: &Client, name: &str) -> Result<String> {
+    id_of(client, name).await.map_err(|e| match e.kind() {
         ErrorKind::NotFound => e.with_hint("`docker image ls` lists what the daemon has"),
         _ => e,
     })
+}
+
+/// Whether each image of an archive that can be seen is the one that was asked for; under a name it is the one that the daemon
+/// has `found`.
+async fn check(archive: &Archive, wanted: Wanted<'_>, found: &str) -> Result<()> {
+    let (id, names) = match wanted {
+        Wanted::Id(id) => {
+            let all = Opened { registry: Box::new(archive.clone()), reference: None };
+            (id.as_ref(), [all.references().await?, archive.untagged().await?].concat())
+        }
+        Wanted::Name(name) => (found, vec![name.clone()]),
+    };
+    for name in &names {
+        // A name that it lacks is an error of the question that follows.
+        let Some(raw) = Error::found(archive.manifest(name).await)? else { continue };
+        if !identity::is_called(&raw, id) {
+            return Err(DaemonFault::Other(printable(id), identity::id(&raw).to_string()).into());
+        }
+    }
+    Ok(())
 }
 
 /// The stream of `docker save`, in a file without a name.

@@ -4,9 +4,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use plyfold_archive::{DaemonConfig, DaemonFault};
-use plyfold_conformance::samples;
+use plyfold_conformance::samples::{self, Sample};
 use plyfold_core::memory::MemoryRegistry;
-use plyfold_core::{Backends, CopyOptions, Error, ErrorKind, ImageRegistry as _, Options, copy, reference};
+use plyfold_core::{
+    Backends, CopyOptions, Digest, Error, ErrorKind, ImageRegistry as _, Options, copy, reference,
+};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -20,9 +22,15 @@ type Case = (&'static str, ErrorKind, Box<dyn Fn() -> Answer + Send + Sync>);
 
 /// A daemon that has an image, and answers `save` as told.
 fn saving(answer: impl Fn() -> Answer + Send + Sync + 'static) -> Fake {
+    saving_of(samples::image().top.digest(), answer)
+}
+
+/// The same with an image of this ID.
+fn saving_of(id: &Digest, answer: impl Fn() -> Answer + Send + Sync + 'static) -> Fake {
+    let inspected = json!({ "Id": id }).to_string().into_bytes();
     Fake::start(move |request, _| match request {
         "GET /_ping" => Answer::Body(b"OK".to_vec()),
-        request if request.ends_with("/json") => Answer::Body(br#"{"Id":"sha256:00"}"#.to_vec()),
+        request if request.ends_with("/json") => Answer::Body(inspected.clone()),
         _ => answer(),
     })
 }
@@ -95,6 +103,7 @@ async fn a_daemon_that_is_not_there_is_said() {
 async fn what_a_daemon_answers_wrongly_is_an_error() {
     let tar = samples::hybrid_archive(&[(NAME.to_owned(), &samples::image())]);
     let half = tar[..tar.len() / 2].to_vec();
+    let other = samples::hybrid_archive(&[(NAME.to_owned(), &samples::docker_image())]);
     let answers = |tar: Vec<u8>, as_is: fn(Vec<u8>) -> Answer| Box::new(move || as_is(tar.clone())) as Box<_>;
     let cases: Vec<Case> = vec![
         ("404", ErrorKind::NotFound, Box::new(|| Answer::Error(404, "no such image"))),
@@ -110,6 +119,7 @@ async fn what_a_daemon_answers_wrongly_is_an_error() {
         ("half of the tar", ErrorKind::Corrupt, answers(half, Answer::Chunked)),
         ("no tar", ErrorKind::Corrupt, answers(b"no tar".to_vec(), Answer::Chunked)),
         ("an empty stream", ErrorKind::Corrupt, answers(Vec::new(), Answer::Chunked)),
+        ("another image", ErrorKind::Corrupt, answers(other, Answer::Chunked)),
     ];
     for (what, kind, answer) in cases {
         let error = asked(&saving(answer)).await;
@@ -122,12 +132,73 @@ async fn what_a_daemon_answers_wrongly_is_an_error() {
         let fake = Fake::start(move |_, _| Answer::Body(body.as_bytes().to_vec()));
         assert!(matches!(asked(&fake).await.detail(), Some(DaemonFault::Garbled)), "{body}");
     }
+    // Interim answers (RFC 9110 15.2) come before one that is final.
+    let interim = "HTTP/1.1 100 Continue\r\n\r\n";
+    let inspected = "HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n";
+    for (count, kind) in [(3, ErrorKind::NotFound), (100_000, ErrorKind::Corrupt)] {
+        let answer = interim.repeat(count) + inspected;
+        let fake = Fake::start(move |_, _| Answer::Raw(answer.clone().into_bytes()));
+        let error = asked(&fake).await;
+        assert_eq!(*error.kind(), kind, "{count}: {error}");
+    }
     // An error as long as a book is not read to its end.
     let endless = Fake::start(|_, _| {
         let text = "x".repeat(1 << 20);
         Answer::Raw(format!("HTTP/1.1 500 No\r\nContent-Length: {}\r\n\r\n{text}", text.len()).into_bytes())
     });
     assert!(asked(&endless).await.message().len() < 70 << 10);
+}
+
+/// By an ID, and by a name of which the daemon says the ID; of a daemon with containerd's image store, and without.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_saves_another_image_is_refused() {
+    let (image, other, index) = (samples::image(), samples::docker_image(), samples::index());
+    let of_config = |sample: &Sample| sample.images[0].config.digest().clone();
+    let of_top = |sample: &Sample| sample.top.digest().clone();
+    let hybrid = |sample: &Sample| samples::hybrid_archive(&[(NAME.to_owned(), sample)]);
+    let classic = |sample: &Sample| samples::docker_archive(&[(NAME.to_owned(), sample)]);
+    let two = samples::hybrid_archive(&[(NAME.to_owned(), &image), ("b:1".to_owned(), &index)]);
+    // What is asked for, what comes, and whether that is it.
+    let cases = [
+        (of_config(&image), classic(&image), true),
+        (of_config(&image), hybrid(&image), true),
+        (of_top(&image), hybrid(&image), true),
+        (of_top(&index), hybrid(&index), true),
+        (of_config(&image), classic(&samples::rootfs()), false),
+        (of_top(&image), classic(&image), false),
+        (of_top(&image), hybrid(&other), false),
+        (of_top(&image), hybrid(&index), false),
+        (of_top(&other), hybrid(&image), false),
+        // The image asked for is a part of it.
+        (index.images[0].manifest.digest().clone(), hybrid(&index), false),
+    ];
+    for (number, (id, tar, is_it)) in cases.into_iter().enumerate() {
+        let fake = saving_of(&id, move || Answer::Chunked(tar.clone()));
+        let options = Options::parse([format!("socket={}", fake.socket().display()).as_str()]).unwrap();
+        for uri in [format!("docker-daemon:{id}"), format!("docker-daemon:{NAME}")] {
+            let opened = Backends::linked().unwrap().open(&uri, &options).await.unwrap();
+            let asked = async { opened.registry.manifest(&opened.reference().await?).await };
+            match asked.await {
+                Ok(_) => assert!(is_it, "{number} {uri}"),
+                Err(e) if is_it => panic!("{number} {uri}: {e}"),
+                Err(e) => match e.detail() {
+                    Some(DaemonFault::Other(asked, saved)) => {
+                        assert_eq!(
+                            (e.kind(), asked.as_str()),
+                            (&ErrorKind::Corrupt, id.as_ref()),
+                            "{number}"
+                        );
+                        assert_ne!(asked, saved, "{number} {uri}");
+                    }
+                    _ => panic!("{number} {uri}: {e}"),
+                },
+            }
+        }
+    }
+    // One more image than the one that was asked for.
+    let fake = saving_of(&of_top(&image), move || Answer::Chunked(two.clone()));
+    let listed = fake.daemon().of_image(&of_top(&image)).repositories(plyfold_core::Page::default()).await;
+    assert!(matches!(listed.unwrap_err().detail(), Some(DaemonFault::Other(..))));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -164,11 +235,25 @@ async fn images_take_a_bounded_place() {
     let daemon = plyfold_archive::Daemon::new(&config).unwrap();
     let error = daemon.manifest(&reference::parse(NAME).unwrap()).await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Limit, "{error}");
-    // A list that does not end.
-    let endless =
-        Fake::start(|_, _| Answer::Body(json!(vec!["x".repeat(1 << 20); 65]).to_string().into_bytes()));
-    let config = DaemonConfig { socket: Some(endless.socket()), ..DaemonConfig::default() };
-    let daemon = plyfold_archive::Daemon::new(&config).unwrap();
-    let error = daemon.repositories(plyfold_core::Page::default()).await.unwrap_err();
-    assert_eq!(*error.kind(), ErrorKind::Limit, "{error}");
+    // Lists that do not end: of names, of one image or of many, and of images without one.
+    let tags = format!(r#"{{"RepoTags":[{}"a:1"]}}"#, r#""a:1","#.repeat(1 << 16));
+    let images = format!(r#"[{}{{"RepoTags":["a:1"]}}]"#, r#"{"RepoTags":["a:1"]},"#.repeat(1 << 16));
+    let bytes = json!(vec![json!({ "x": "x".repeat(1 << 20) }); 65]).to_string();
+    for (what, list) in [("tags", format!("[{tags}]")), ("images", images), ("bytes", bytes)] {
+        let error = listed(list).await.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Limit, "{what}: {error}");
+    }
+    let most =
+        format!(r#"[{}{{"RepoTags":null,"Size":[1,{{}}]}}]"#, r#"{"RepoTags":["a:1"]},"#.repeat(1 << 16));
+    assert_eq!(listed(most).await.unwrap().names, ["docker.io/library/a"]);
+    for list in ["", "[", "{}", "[{\"RepoTags\":[1]}]", "[] []", "[{\"RepoTags\":[\"a:1\"]}"] {
+        let error = listed(list.to_owned()).await.unwrap_err();
+        assert!(matches!(error.detail(), Some(DaemonFault::Garbled)), "{list}: {error}");
+    }
+}
+
+async fn listed(list: String) -> plyfold_core::Result<plyfold_core::Names> {
+    let fake = Fake::start(move |_, _| Answer::Chunked(list.clone().into_bytes()));
+    let config = DaemonConfig { socket: Some(fake.socket()), ..DaemonConfig::default() };
+    plyfold_archive::Daemon::new(&config).unwrap().repositories(plyfold_core::Page::default()).await
 }
