@@ -1,5 +1,7 @@
 //! `manifest.json`: Docker's list of the images in an archive.
 
+use std::collections::HashMap;
+
 use oci_spec::image::ImageManifest;
 use serde_json::{Map, Value, json};
 
@@ -89,13 +91,25 @@ impl DockerList {
         self.0.is_empty()
     }
 
-    /// The document: the same bytes for the same images, in whatever order they were listed.
+    /// The document: the same bytes for the same images, in whatever order they were listed. Where a tag is that of several
+    /// images, as it may be in the list of another program, the order stays: the last one has the tag.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut items: Vec<Value> = self.0.iter().cloned().map(Value::Object).collect();
-        items.sort_by_cached_key(|item| {
-            [&item["RepoTags"], &item["Config"], &item["Layers"]].map(Value::to_string)
-        });
+        if !self.has_shared_tags() {
+            items.sort_by_cached_key(|item| {
+                [&item["RepoTags"], &item["Config"], &item["Layers"]].map(Value::to_string)
+            });
+        }
         canonical_json(&Value::Array(items))
+    }
+
+    fn has_shared_tags(&self) -> bool {
+        let mut owners = HashMap::new();
+        self.0.iter().enumerate().any(|(place, item)| {
+            let tags = item.get("RepoTags").and_then(Value::as_array).into_iter().flatten();
+            let mut names = tags.filter_map(|tag| reference::parse(tag.as_str()?).ok());
+            names.any(|name| *owners.entry(name).or_insert(place) != place)
+        })
     }
 }
 
@@ -166,6 +180,15 @@ mod tests {
         assert_eq!(items[1]["Parent"], "x");
         assert_eq!(tags(&list), r#"["alpine:3"] ["b:1"]"#);
         assert!(DockerList::parse(b"{}").is_err());
+        // Of several images with a tag the last has it.
+        for second in ["b:1", "docker.io/library/b:1"] {
+            let old =
+                json!([{ "Config": "2", "RepoTags": ["b:1"] }, { "Config": "1", "RepoTags": [second] }]);
+            let mut list = DockerList::parse(old.to_string().as_bytes()).unwrap();
+            list.set(&reference::parse("alpine:3").unwrap(), &manifest(b"one"));
+            let items: Vec<Value> = serde_json::from_slice(&list.to_bytes()).unwrap();
+            assert_eq!((&items[0]["Config"], &items[1]["Config"]), (&json!("2"), &json!("1")), "{second}");
+        }
         assert!(DockerList::parse(b"null").unwrap().is_empty());
     }
 }

@@ -12,7 +12,7 @@ use plyfold_conformance::{Fixture as _, FixtureImage};
 use plyfold_core::copy::{CopyJob, CopyOptions, copy, copy_all};
 use plyfold_core::{
     Backends, Error, ErrorKind, ImageRegistry as _, ImageRegistryExt as _, Options, Reference, Result,
-    reference,
+    digest, reference,
 };
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::{Value, json};
@@ -91,8 +91,35 @@ async fn an_archive_of_the_old_form_becomes_one_of_both() {
     }
     let (names, _) = members(&disk.path, "");
     assert!(names.contains(&"def/layer.tar".to_owned()) && !names.contains(&"repositories".to_owned()));
-    let plain = plyfold_core::layout_index::blob_name(&plyfold_core::digest::sha256(&layer()));
+    let plain = plyfold_core::layout_index::blob_name(&digest::sha256(&layer()));
     assert!(names.contains(&plain), "{names:?}");
+}
+
+/// Of several images with one name the last has it, also when the list is written again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_of_several_images_stays_with_its_image() {
+    let mut other: Value = serde_json::from_slice(&config()).unwrap();
+    let mut configs = vec![config()];
+    for number in 0..3 {
+        other["author"] = json!(number.to_string());
+        configs.push(other.to_string().into_bytes());
+    }
+    let file = |config: &Vec<u8>| format!("{}.json", digest::sha256(config).digest());
+    let image =
+        |config| json!({ "Config": file(config), "RepoTags": ["a.b/c:1"], "Layers": ["l/layer.tar"] });
+    let mut images: Vec<Value> = configs.iter().map(image).collect();
+    // Whatever their order is.
+    for last in 0..images.len() {
+        images.rotate_left(last);
+        let list = [&images[..], &[json!({ "RepoTags": ["a.b/broken:1"] })]].concat();
+        let tar = Tar::new().file("l/layer.tar", layer());
+        let tar = configs.iter().fold(tar, |tar, config| tar.file(&file(config), config));
+        let disk = OnDisk::new(&tar.file("manifest.json", json!(list).to_string()).bytes());
+        let before = disk.archive().fetch_raw(&name("a.b/c:1")).await.unwrap();
+        push(&disk.archive(), NAME, &samples::no_layers()).await.unwrap();
+        let after = disk.archive().fetch_raw(&name("a.b/c:1")).await.unwrap();
+        assert_eq!(after.digest(), before.digest(), "{last}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
