@@ -185,7 +185,8 @@ impl LayoutIndex {
         names
     }
 
-    /// What a name with a tag stands for. A bare tag is also found where a full name stands beside it.
+    /// What a name with a tag stands for. A bare tag is also found where a full name stands beside it, and `latest` where the
+    /// only image has a digest in place of a tag, such as crane writes it.
     ///
     /// # Errors
     /// [`Ambiguous`](crate::ErrorKind::Ambiguous) when it stands for several (hostile input: two descriptors with
@@ -258,14 +259,9 @@ impl LayoutIndex {
         Ok(Some(first.plain()))
     }
 
-    /// The names that images are asked for by, sorted: where the only image has a digest in place of a tag, such as
-    /// crane writes it, it is `latest` too.
+    /// The names of all images, sorted.
     pub fn references(&self) -> Vec<Reference> {
-        let mut names: Vec<_> = self.names().into_iter().map(|(name, _)| name).collect();
-        if self.is_one_without_a_tag() {
-            names.extend(reference::local(&self.place, "latest"));
-        }
-        names
+        self.names().into_iter().map(|(name, _)| name).collect()
     }
 
     /// The entries that have no tag, by their digests: those without a name, with one that is no reference, or with a
@@ -383,18 +379,6 @@ impl LayoutIndex {
         entry.annotate(PINNED, pinned.then_some("true"));
         self.places.take();
         self.entries.push(entry);
-    }
-
-    /// Lists a descriptor without a name, once.
-    pub fn add(&mut self, descriptor: &Descriptor) {
-        let is_listed = |entry: &Entry| !entry.has_name() && entry.descriptor.digest() == descriptor.digest();
-        if self.entries.iter().any(is_listed) {
-            return;
-        }
-        self.keep_derived_names();
-        let raw = written(&sorted(&descriptor_json(descriptor)));
-        self.entries.push(Entry { raw, descriptor: descriptor.clone(), name: None, tag: None });
-        self.places.take();
     }
 
     /// Writes the implied name of an only image into its entry.

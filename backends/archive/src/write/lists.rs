@@ -49,15 +49,12 @@ impl Lists {
         Ok(lists)
     }
 
-    /// Lets a name stand for a document; without a tag it is listed by its digest.
+    /// Lets a name stand for a document; without a tag it is listed by its repository and its digest.
     pub(super) fn set(&mut self, name: &Reference, raw: &RawManifest, content: &Content<'_>) -> Result<()> {
-        let Some(tag) = name.tag() else {
-            if self.index.entry(raw.digest()).is_none() {
-                self.index.add(raw.descriptor());
-            }
-            return self.list(&reference::by_digest(name, raw.digest()), raw, content);
+        let name = match name.tag() {
+            Some(tag) => reference::parse(&format!("{}:{tag}", reference::repository_of(name)))?,
+            None => reference::by_digest(name, raw.digest()),
         };
-        let name = reference::parse(&format!("{}:{tag}", reference::repository_of(name)))?;
         if self.index.find(&name).ok().flatten().is_none_or(|old| old != *raw.descriptor()) {
             self.index.set(&name, raw.descriptor(), false);
         }

@@ -166,7 +166,7 @@ async fn platforms_may_be_in_indexes_of_their_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_image_by_digest_has_no_name_and_is_in_both_lists() {
+async fn an_image_by_digest_keeps_its_repository_and_is_in_both_lists() {
     let image = samples::image();
     let by_digest = format!("registry.example/org/app@{}", image.top.digest());
     let source = images(&[(NAME, &image)]).await.remove(0);
@@ -177,8 +177,7 @@ async fn an_image_by_digest_has_no_name_and_is_in_both_lists() {
     let bytes = read(contents.into_reader().unwrap()).await.unwrap();
     let (_folder, archive) = opened(&bytes);
     let untagged = plyfold_core::ImageRegistry::untagged(&archive).await.unwrap();
-    let digests: Vec<_> = untagged.iter().filter_map(|name| name.digest()).collect();
-    assert_eq!(digests, [image.top.digest().as_ref()]);
+    assert_eq!(untagged.iter().map(plyfold_core::Reference::whole).collect::<Vec<_>>(), [by_digest]);
 }
 
 /// cosign's tags are those of what is saved, and of nothing else.

@@ -11,8 +11,8 @@ use plyfold_conformance::samples::{self, LayerBuilder, Sample};
 use plyfold_conformance::{Fixture as _, FixtureImage};
 use plyfold_core::copy::{CopyJob, CopyOptions, copy, copy_all};
 use plyfold_core::{
-    Backends, Error, ErrorKind, ImageRegistry as _, ImageRegistryExt as _, Options, Reference, Result,
-    digest, reference,
+    Backends, Error, ErrorKind, ImageRegistry as _, ImageRegistryExt as _, Opened, Options, Reference,
+    Result, digest, reference,
 };
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::{Value, json};
@@ -146,7 +146,43 @@ async fn dockers_list_has_the_images_of_all_names_and_no_others() {
     assert_eq!(tags(&path), [json!([NAME]), json!([])]);
     let untagged = open(&path).untagged().await.unwrap();
     assert_eq!(untagged.len(), 1, "{untagged:?}");
-    assert_eq!(untagged[0].digest(), Some(image.top.digest().as_ref()));
+    assert_eq!(untagged[0].whole(), by_digest);
+}
+
+/// Without a tag an image keeps its repository, and has no other name.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_by_digest_keeps_its_repository() {
+    let (_folder, path) = new();
+    let images = |path: &Path| {
+        let opened = Opened { registry: Box::new(open(path)), reference: None };
+        async move { opened.images().await.unwrap() }
+    };
+    let mut expected = Vec::new();
+    for (repository, sample) in [("registry.example/org/app", samples::image()), ("b", samples::index())] {
+        let by_digest = name(&format!("{repository}@{}", sample.top.digest()));
+        push(&open(&path), &by_digest.whole(), &sample).await.unwrap();
+        let before = fs::read(&path).unwrap();
+        push(&open(&path), &by_digest.whole(), &sample).await.unwrap();
+        assert!(fs::read(&path).unwrap() == before, "a second time it is there");
+        assert_eq!(open(&path).fetch_raw(&by_digest).await.unwrap().digest(), sample.top.digest());
+        expected.push(by_digest);
+        expected.sort_by_key(Reference::whole);
+        assert_eq!(images(&path).await, expected);
+    }
+    // As in a layout: for containerd it is the name of an image that was pulled by its digest.
+    let index: Value = serde_json::from_slice(&members(&path, "index.json").1).unwrap();
+    for (entry, name) in index["manifests"].as_array().unwrap().iter().zip(&expected) {
+        for key in ["io.containerd.image.name", "org.opencontainers.image.ref.name"] {
+            assert_eq!(entry["annotations"][key], name.whole());
+        }
+    }
+    assert_eq!(tags(&path), [json!([]), json!([])]);
+    // On the way to another one and back.
+    let (_second, other) = new();
+    for name in &expected {
+        copy(&open(&path), name, &open(&other), name, &CopyOptions::default()).await.unwrap();
+    }
+    assert_eq!(images(&other).await, expected);
 }
 
 /// A list that is not wanted is not added; one that is there goes on.
