@@ -93,8 +93,7 @@ impl CacheProvider for MemoryCache {
         if let Some(present) = self.find_artifact(key).await? {
             return Ok(Artifact::Present(present));
         }
-        let folder = (*self.0.artifacts).as_ref();
-        let file = tempfile::Builder::new().prefix(".plyfold-tmp-").tempfile_in(folder);
+        let file = tempfile::Builder::new().prefix(".plyfold-tmp-").tempfile_in(self.0.folder()?);
         let file = file.map_err(|e| Error::io("making a temporary file", e))?;
         let (cache, key) = (self.0.clone(), key.clone());
         Ok(Artifact::Vacant(Box::new(MemoryArtifact { cache, key, file, _turn: turn })))
@@ -146,7 +145,7 @@ impl CacheProvider for MemoryCache {
     }
 
     fn scratch(&self) -> Option<PathBuf> {
-        Some((*self.0.artifacts).as_ref().to_owned())
+        Some(self.0.scratch())
     }
 }
 

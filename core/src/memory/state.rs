@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use tempfile::TempDir;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::cache::{KeptArtifact, NameTable};
@@ -20,8 +21,14 @@ pub(super) struct Shared {
     pub(super) state: Mutex<State>,
     /// Held by a collection alone; by leases and changes of names for a moment.
     pub(super) gate: tokio::sync::RwLock<()>,
-    /// The folder, and what removes it.
-    pub(super) artifacts: Box<dyn AsRef<Path> + Send + Sync>,
+    artifacts: Folder,
+}
+
+/// Where artifacts are made, and what removes it.
+enum Folder {
+    Given(Box<dyn AsRef<Path> + Send + Sync>),
+    /// Made with the first one: a cache that has none leaves nothing when its process is killed.
+    Own(OnceLock<TempDir>),
 }
 
 #[derive(Default)]
@@ -65,20 +72,23 @@ impl Kept {
 }
 
 impl MemoryCache {
-    /// An empty cache.
+    /// An empty cache, which makes a temporary folder for its artifacts with the first one.
     ///
     /// # Errors
-    /// [`Io`](crate::ErrorKind::Io) when no temporary directory can be made for artifacts.
+    /// None so far.
     pub fn new() -> Result<Self> {
-        let artifacts = tempfile::Builder::new().prefix(".plyfold-tmp-").tempdir();
-        artifacts.map(Self::within).map_err(|e| Error::io("making a temporary folder", e))
+        Ok(Self::of(Folder::Own(OnceLock::new())))
     }
 
     /// An empty cache whose artifacts are made in a folder, in files `.plyfold-tmp-…`. The value is dropped with the last
     /// clone: it may remove the folder then.
     pub fn within(folder: impl AsRef<Path> + Send + Sync + 'static) -> Self {
+        Self::of(Folder::Given(Box::new(folder)))
+    }
+
+    fn of(artifacts: Folder) -> Self {
         let (state, gate) = (Mutex::default(), tokio::sync::RwLock::default());
-        Self(Arc::new(Shared { state, gate, artifacts: Box::new(folder) }))
+        Self(Arc::new(Shared { state, gate, artifacts }))
     }
 
     /// Stores content under a digest that it may not hash to: a test may want damage. Reading it fails.
@@ -111,6 +121,29 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
+    /// The folder that artifacts are made in.
+    pub(super) fn folder(&self) -> Result<&Path> {
+        let own = match &self.artifacts {
+            Folder::Given(folder) => return Ok((**folder).as_ref()),
+            Folder::Own(own) => own,
+        };
+        if let Some(folder) = own.get() {
+            return Ok(folder.path());
+        }
+        let folder = tempfile::Builder::new().prefix(".plyfold-tmp-").tempdir();
+        let folder = folder.map_err(|e| Error::io("making a temporary folder", e))?;
+        // Of two that are made at the same time the second one is removed.
+        Ok(own.get_or_init(|| folder).path())
+    }
+
+    /// A folder on the same disk, without making one.
+    pub(super) fn scratch(&self) -> PathBuf {
+        match &self.artifacts {
+            Folder::Given(folder) => (**folder).as_ref().to_owned(),
+            Folder::Own(own) => own.get().map_or_else(std::env::temp_dir, |folder| folder.path().to_owned()),
+        }
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         // Every change is one insertion or removal, so a poisoned lock is consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

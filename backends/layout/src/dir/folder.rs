@@ -1,7 +1,10 @@
 //! The files of the directory of one image.
 
+use std::collections::HashSet;
+use std::fs::File;
 use std::io::{Read, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -44,11 +47,56 @@ pub(super) fn document_name(digest: &Digest) -> String {
 #[derive(Debug)]
 pub(super) struct Folder {
     root: Root,
+    copying: Mutex<Option<Copying>>,
+}
+
+/// A copy into the directory.
+#[derive(Debug)]
+struct Copying {
+    /// The directory, with a shared lock: blobs in it may be of an image that it does not have yet. `None` where it cannot be
+    /// locked.
+    lock: Option<File>,
+    /// Blobs that were read, or written, by this copy.
+    verified: HashSet<Digest>,
 }
 
 impl Folder {
     pub(super) fn new(path: PathBuf, follow: bool) -> Self {
-        Self { root: Root::new(path, false, follow) }
+        Self { root: Root::new(path, false, follow), copying: Mutex::default() }
+    }
+
+    fn copying(&self) -> MutexGuard<'_, Option<Copying>> {
+        // Every change is one insertion or removal, so a poisoned lock is consistent.
+        self.copying.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a copy, where there is a directory: what counts as there is read from now on, and no other process removes what
+    /// no image needs yet.
+    pub(super) fn begin(&self, stop: &Stop) -> Result<()> {
+        let mut copying = self.copying();
+        if copying.is_some() || !self.path().is_dir() {
+            return Ok(());
+        }
+        let lock = File::open(self.path());
+        let lock = lock.map_err(|e| Error::io(format!("opening {}", self.path().display()), e))?;
+        let lock = loop {
+            stop.check()?;
+            match files::is_locked(lock.try_lock_shared()) {
+                Ok(true) => break Some(lock),
+                // Another process cleans up, which takes a moment.
+                Ok(false) => thread::sleep(Duration::from_millis(5)),
+                Err(_) => break None,
+            }
+        };
+        *copying = Some(Copying { lock, verified: HashSet::new() });
+        Ok(())
+    }
+
+    /// Ends a copy with `clean`, which is asked to remove what no image needs where no other process copies.
+    pub(super) fn end(&self, clean: impl FnOnce(bool)) {
+        let lock = self.copying().take().and_then(|copying| copying.lock);
+        // The shared lock becomes an exclusive one (flock(2)).
+        clean(lock.is_some_and(|lock| files::is_locked(lock.try_lock()).unwrap_or(false)));
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -116,9 +164,37 @@ impl Folder {
         Ok(Blob::from_reader(blob, range, file)?.with_file(same))
     }
 
-    pub(super) fn has_blob(&self, blob: &Descriptor) -> Result<bool> {
+    /// Whether a blob is there. A copy into the directory reads it once, because nothing else would find damage.
+    pub(super) fn has_blob(&self, blob: &Descriptor, stop: &Stop) -> Result<bool> {
         let found = self.root.open(blob_name(blob.digest()).as_ref())?;
-        Ok(found.is_some_and(|(_, size)| size == blob.size()))
+        let Some((file, _)) = found.filter(|(_, size)| *size == blob.size()) else { return Ok(false) };
+        let known = self.copying().as_ref().map(|copying| copying.verified.contains(blob.digest()));
+        if let None | Some(true) = known {
+            return Ok(true);
+        }
+        let mut hasher = Hasher::like(blob.digest())?;
+        let path = self.path().join(blob_name(blob.digest()));
+        let read = hasher.read_all(stop.reader(file));
+        read.map_err(|e| Error::io(format!("reading {}", path.display()), e))?;
+        if hasher.finish() != *blob.digest() {
+            tracing::warn!("{} is damaged, and is copied again", path.display());
+            return Ok(false);
+        }
+        self.is_verified(blob.digest());
+        Ok(true)
+    }
+
+    fn is_verified(&self, digest: &Digest) {
+        if let Some(copying) = &mut *self.copying() {
+            copying.verified.insert(digest.clone());
+        }
+    }
+
+    /// Writes a blob, whose content verifies itself.
+    pub(super) fn write_blob(&self, digest: &Digest, content: impl Read, stop: &Stop) -> Result<()> {
+        self.write(&blob_name(digest), content, stop)?;
+        self.is_verified(digest);
+        Ok(())
     }
 
     /// Makes the directory when there is none.
@@ -127,6 +203,7 @@ impl Folder {
     /// `Config` for one with files of other programs, `Unsupported` for one of another version.
     pub(super) fn prepare(&self, stop: &Stop) -> Result<()> {
         durable::create_dirs(self.path(), false)?;
+        self.begin(stop)?;
         if self.check_version()? {
             return Ok(());
         }
@@ -190,6 +267,12 @@ impl Folder {
 /// Whether a file is one that is being written, or was by a process that was killed.
 pub(super) fn is_part(name: &str) -> bool {
     name.starts_with('.') && name.ends_with(PART)
+}
+
+/// Whether a file has the name of a blob or a document.
+pub(super) fn is_content(name: &str) -> bool {
+    let hex = name.strip_suffix(".manifest.json").unwrap_or(name);
+    matches!(hex.len(), 64 | 96 | 128) && hex.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// The document on top.

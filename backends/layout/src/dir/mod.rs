@@ -7,8 +7,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use plyfold_core::blocking::{Stop, blocking};
 use plyfold_core::{
-    Backend, Blob, BlobRange, Capabilities, Descriptor, Digest, Error, ErrorKind, ImageRegistry, Location,
-    Names, Opened, Options, Page, RawManifest, Reference, Result, digest, reference,
+    Backend, Blob, BlobRange, Capabilities, Descriptor, Digest, Error, ErrorKind, ImageRegistry, Lease,
+    Location, Names, Opened, Options, Page, RawManifest, Reference, Result, digest, reference,
 };
 
 use self::folder::Folder;
@@ -140,18 +140,26 @@ impl ImageRegistry for Directory {
     async fn push_blob(&self, _: &Reference, blob: Blob) -> Result<()> {
         let wanted = blob.descriptor().clone();
         digest::supported(wanted.digest())?;
-        if self.work(move |folder, stop| folder.prepare(stop).and_then(|()| folder.has_blob(&wanted))).await?
-        {
+        let is_there = move |folder: &Folder, stop: &Stop| {
+            folder.prepare(stop)?;
+            folder.has_blob(&wanted, stop)
+        };
+        if self.work(is_there).await? {
             return Ok(());
         }
         let (digest, content) = (blob.descriptor().digest().clone(), blob.into_reader());
-        self.work(move |folder, stop| folder.write(&folder::blob_name(&digest), content, stop)).await
+        self.work(move |folder, stop| folder.write_blob(&digest, content, stop)).await
+    }
+
+    async fn lease(&self, _: &[Digest]) -> Result<Lease> {
+        // A copy to here asks for one before its first look.
+        self.work(Folder::begin).await.map(|()| Lease::none())
     }
 
     async fn has_blob(&self, _: &Reference, blob: &Descriptor) -> Result<bool> {
         digest::supported(blob.digest())?;
         let wanted = blob.clone();
-        match self.work(move |folder, _| folder.has_blob(&wanted)).await {
+        match self.work(move |folder, stop| folder.has_blob(&wanted, stop)).await {
             // The push may make the directory.
             Err(e) if *e.kind() == ErrorKind::NotFound => Ok(false),
             found => found,

@@ -12,7 +12,8 @@ use super::folder::{Folder, blob_name, document_name};
 pub(super) struct Needs<'a> {
     folder: &'a Folder,
     stop: &'a Stop,
-    absent: HashSet<&'a Digest>,
+    /// What may be missing; `None` for all.
+    absent: Option<HashSet<&'a Digest>>,
     /// The files that it needs, there or not: each is looked at once.
     pub(super) files: HashSet<String>,
     /// What is not there.
@@ -20,18 +21,19 @@ pub(super) struct Needs<'a> {
 }
 
 impl<'a> Needs<'a> {
-    /// Of an image, but for what is `absent`.
+    /// Of an image, but for what is `absent`; without that only the files, which are not looked for.
     ///
     /// # Errors
     /// `Limit` for indexes in indexes without end; `Corrupt` for documents that are damaged.
     pub(super) fn of(
         folder: &'a Folder,
         top: &RawManifest,
-        absent: &'a [Digest],
+        absent: Option<&'a [Digest]>,
         stop: &'a Stop,
     ) -> Result<Self> {
         let (files, missing) = (HashSet::new(), Vec::new());
-        let mut needs = Self { folder, stop, absent: absent.iter().collect(), files, missing };
+        let mut needs =
+            Self { folder, stop, absent: absent.map(|absent| absent.iter().collect()), files, missing };
         needs.walk(top, limits::NESTING)?;
         Ok(needs)
     }
@@ -46,9 +48,9 @@ impl<'a> Needs<'a> {
             if is_index && is_document(needed.media_type()) {
                 self.document(&needed, depth)?;
             } else if self.files.insert(blob_name(needed.digest()))
-                && !self.absent.contains(needed.digest())
+                && !self.may_lack(needed.digest())
                 && !is_foreign(needed.media_type())
-                && !self.folder.has_blob(&needed)?
+                && !self.folder.has_blob(&needed, self.stop)?
             {
                 self.missing.push(needed.digest().clone());
             }
@@ -62,9 +64,13 @@ impl<'a> Needs<'a> {
         }
         match self.folder.document(listed)? {
             Some(child) => self.walk(&child, depth - 1)?,
-            None if self.absent.contains(listed.digest()) => {}
+            None if self.may_lack(listed.digest()) => {}
             None => self.missing.push(listed.digest().clone()),
         }
         Ok(())
+    }
+
+    fn may_lack(&self, digest: &Digest) -> bool {
+        self.absent.as_ref().is_none_or(|absent| absent.contains(digest))
     }
 }

@@ -6,8 +6,8 @@ use std::path::Path;
 use plyfold_conformance::samples::{self, LayerBuilder, Sample};
 use plyfold_core::memory::MemoryRegistry;
 use plyfold_core::{
-    Backends, Blob, CopyOptions, Descriptor, ErrorKind, ImageRegistry as _, Options, RawManifest, Reference,
-    copy, reference,
+    Backends, Blob, BlobRange, CopyOptions, Descriptor, ErrorKind, ImageRegistry as _, Options, RawManifest,
+    Reference, copy, reference,
 };
 use plyfold_layout::{Config, Directory};
 use tempfile::TempDir;
@@ -48,6 +48,10 @@ fn files_of(sample: &Sample) -> Vec<String> {
     names_in(folder.path())
 }
 
+fn content(sample: &Sample, of: &Descriptor) -> Blob {
+    Blob::from_bytes(of, BlobRange::FULL, sample.blob(of.digest()).unwrap()).unwrap()
+}
+
 fn one_layer(text: &'static str) -> Sample {
     samples::of_layers(text, &[LayerBuilder::new().file("f", 0o644, text.as_bytes()).finish()])
 }
@@ -81,12 +85,7 @@ async fn an_image_takes_the_place_of_the_one_before_and_of_its_signatures() {
     let copy = directory(&path);
     let top = copy.manifest(copy.name()).await.unwrap();
     for layer in top.references() {
-        copy.blob(copy.name(), &layer, plyfold_core::BlobRange::FULL)
-            .await
-            .unwrap()
-            .bytes(1 << 20)
-            .await
-            .unwrap();
+        copy.blob(copy.name(), &layer, BlobRange::FULL).await.unwrap().bytes(1 << 20).await.unwrap();
     }
 }
 
@@ -118,6 +117,57 @@ async fn a_push_that_fails_leaves_the_image_before() {
     let layer = second.images[0].layers[0].descriptor.clone();
     fails(to.push_blob(to.name(), Blob::new(&layer, stream).unwrap()).await, &ErrorKind::Corrupt);
     assert_eq!(names_in(folder.path()), before);
+}
+
+/// Its size is right: nothing else would find the damage.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_blob_is_copied_again() {
+    let folder = TempDir::new().unwrap();
+    let image = one_layer("image");
+    copied(&image, &directory(folder.path())).await.unwrap();
+    let layer = &image.images[0].layers[0].descriptor;
+    let path = folder.path().join(layer.digest().digest());
+    let before = fs::read(&path).unwrap();
+    fs::write(&path, vec![0; before.len()]).unwrap();
+    copied(&image, &directory(folder.path())).await.unwrap();
+    assert!(fs::read(&path).unwrap() == before);
+    // Also for an image that shares it.
+    fs::write(&path, vec![0; before.len()]).unwrap();
+    let to = directory(folder.path());
+    to.push_blob(to.name(), content(&image, layer)).await.unwrap();
+    assert!(fs::read(&path).unwrap() == before);
+}
+
+/// It is removed with the next image, unless a copy that has not ended may need it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_cancelled_copy_has_left_is_removed() {
+    let folder = TempDir::new().unwrap();
+    let (image, other, third) = (one_layer("image"), one_layer("other"), samples::index());
+    let push = async |to: &Directory, sample: &Sample| {
+        for blob in sample.blobs.iter().filter(|blob| !blob.is_manifest()) {
+            to.push_blob(to.name(), content(sample, &blob.descriptor)).await.unwrap();
+        }
+    };
+    let cancelled = directory(folder.path());
+    push(&cancelled, &other).await;
+    drop(cancelled);
+    let running = directory(folder.path());
+    push(&running, &third).await;
+    fs::write(folder.path().join("a".repeat(63)), "a file of the user").unwrap();
+    copied(&image, &directory(folder.path())).await.unwrap();
+    for sample in [&other, &third] {
+        let blob = sample.images[0].layers[0].descriptor.digest();
+        assert!(folder.path().join(blob.digest()).exists(), "a copy has not ended");
+    }
+    copied(&third, &running).await.unwrap();
+    let mut expected = files_of(&third);
+    expected.push("a".repeat(63));
+    expected.sort();
+    assert_eq!(names_in(folder.path()), expected);
+    // With the same image again, too.
+    push(&directory(folder.path()), &other).await;
+    copied(&third, &directory(folder.path())).await.unwrap();
+    assert_eq!(names_in(folder.path()), expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -178,9 +228,9 @@ async fn nothing_outside_of_the_directory_is_read() {
     fs::rename(path.join(hex), folder.path().join("outside")).unwrap();
     std::os::unix::fs::symlink("../outside", path.join(hex)).unwrap();
     let place = directory(&path);
-    fails(place.blob(place.name(), &layer, plyfold_core::BlobRange::FULL).await, &ErrorKind::Corrupt);
+    fails(place.blob(place.name(), &layer, BlobRange::FULL).await, &ErrorKind::Corrupt);
     let trusted = Directory::new(&path, Config { follow_symlinks: true }).unwrap();
-    let content = trusted.blob(trusted.name(), &layer, plyfold_core::BlobRange::FULL).await.unwrap();
+    let content = trusted.blob(trusted.name(), &layer, BlobRange::FULL).await.unwrap();
     assert_eq!(content.bytes(1 << 20).await.unwrap(), *sample.blob(layer.digest()).unwrap());
     // A pipe would hang its reader.
     fs::remove_file(path.join("manifest.json")).unwrap();
