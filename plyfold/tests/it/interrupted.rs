@@ -1,6 +1,7 @@
 //! The program when it is asked to end in the middle of its work: nothing half made stays.
 
 use std::fs;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -94,6 +95,37 @@ fn materialize_leaves_nothing_half_made_when_it_is_interrupted() {
         assert_eq!(half_made(&store.join("ingest")), [""; 0], "round {round}");
     }
     assert!(met > 0, "it was never interrupted");
+}
+
+/// What is to be loaded by a Docker daemon is in a folder, which the next copy to one removes.
+#[test]
+fn a_copy_to_a_daemon_that_is_killed_leaves_nothing_to_the_next_one() {
+    let place = Place::new();
+    let (socket, folder) = (place.path("docker.sock"), place.dir.path().join("tmp"));
+    fs::create_dir(&folder).unwrap();
+    let listener = UnixListener::bind(&socket).unwrap();
+    // It takes connections, and never answers.
+    std::thread::spawn(move || listener.incoming().map(Result::unwrap).collect::<Vec<_>>());
+    let option = format!("socket={socket}");
+    let copy = || {
+        let mut command =
+            place.command(["copy", "oci:examples/sample:latest", "docker-daemon:app:1", "-o", &option]);
+        command.env("TMPDIR", &folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Running(command.spawn().unwrap())
+    };
+    let mut first = copy();
+    assert!(until(&mut first.0, || half_made(&folder).len() == 1));
+    let left = half_made(&folder);
+    signal(&first.0, "KILL");
+    first.0.wait().unwrap();
+    assert_eq!(half_made(&folder), left);
+    let mut second = copy();
+    assert!(until(&mut second.0, || half_made(&folder).len() == 1 && half_made(&folder) != left));
+    // A third one leaves that of a running one alone.
+    let used = half_made(&folder);
+    let mut third = copy();
+    assert!(until(&mut third.0, || half_made(&folder).len() == 2));
+    assert!(half_made(&folder).contains(&used[0]));
 }
 
 /// The archive is as it was, and the next copy goes on with the blobs that are complete.

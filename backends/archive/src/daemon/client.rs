@@ -100,7 +100,7 @@ impl Client {
         if status.is_success() {
             return Ok(answer);
         }
-        let text = self.whole(answer, TEXT).await.unwrap_or_default();
+        let text = self.start(answer).await;
         let said = serde_json::from_slice(&text).map(|Said { message }| message);
         let said = said.unwrap_or_else(|_| String::from_utf8_lossy(&text).trim().to_owned());
         Err(of_status(status, &said))
@@ -158,6 +158,17 @@ impl Client {
             Ok(answer) => answer.map(drop),
             Err(_) => Err(Error::from(DaemonFault::Silent(self.timeout.as_secs())).with_attempts(1)),
         }
+    }
+
+    /// The first bytes of an answer that is an error, as far as they come.
+    async fn start(&self, answer: Response<Incoming>) -> Bytes {
+        let mut answer = Answer { client: self, body: answer.into_body() };
+        let mut text = Vec::new();
+        while let (Ok(Some(chunk)), true) = (answer.chunk().await, text.len() < TEXT) {
+            text.extend_from_slice(&chunk);
+        }
+        text.truncate(TEXT);
+        text.into()
     }
 
     /// The whole body of a small answer.

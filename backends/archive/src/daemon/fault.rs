@@ -14,6 +14,8 @@ plyfold_core::fault! {
     Garbled => (Corrupt, "the answer is not that of a Docker daemon"),
     Host(String) => (Unsupported, "the daemon {0} is reached by something else than a Unix socket on this machine",
         "`docker save` writes an archive there, which docker-archive: reads"),
+    Id(String) => (Config, "{0} is no image ID",
+        "write docker-daemon:sha256:HEX with all 64 digits, as `docker image inspect` shows them"),
     NoDaemon(String) => (Unavailable, "no Docker daemon answers at {0}"),
     Other(String, String) => (Corrupt, "the daemon was asked for the image {0} and has saved {1}"),
     Refused(String) => (Unsupported, "the daemon does not take the image: {0}"),

@@ -7,13 +7,13 @@ use plyfold_core::{
     Blob, BlobRange, Descriptor, Error, ErrorKind, ImageRegistry as _, RawManifest, Reference, Result,
     printable, reference,
 };
-use tempfile::TempDir;
 use tokio::sync::Mutex;
 
 use super::client::Client;
 use super::fault::DaemonFault;
 use super::identity::Identity;
 use super::saved::id_of;
+use super::scratch::Scratch;
 use crate::{Archive, Config};
 
 /// What was pushed and not yet loaded: an archive in a temporary folder.
@@ -22,14 +22,13 @@ pub(super) struct Loading(Mutex<Option<Unloaded>>);
 
 #[derive(Debug)]
 struct Unloaded {
-    folder: TempDir,
+    folder: Scratch,
     archive: Archive,
 }
 
 impl Unloaded {
     fn new() -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("plyfold-load-").tempdir();
-        let folder = folder.map_err(|e| Error::io("making a temporary folder", e))?;
+        let folder = Scratch::new()?;
         let archive = Archive::new(folder.path().join("load.tar"), Config::default());
         Ok(Self { folder, archive })
     }

@@ -27,6 +27,7 @@ mod list;
 mod loaded;
 mod options;
 mod saved;
+mod scratch;
 
 plyfold_core::register!(Backend {
     schemes: &["docker-daemon"],
@@ -51,6 +52,9 @@ fn open(location: &Location, options: &Options) -> Result<Opened> {
     if let Ok(id) = digest::parse(wanted) {
         let registry = Box::new(daemon.of_image(&id));
         return Ok(Opened { registry, reference: None });
+    }
+    if wanted.starts_with("sha256:") {
+        return Err(DaemonFault::Id(plyfold_core::printable(wanted)).into());
     }
     let name = reference::parse(wanted)?;
     if name.digest().is_some() {

@@ -13,6 +13,7 @@ use plyfold_core::durable::{parent, sync_folder};
 use plyfold_core::layout_index::blob_name;
 use plyfold_core::save::{file_header, folder_header};
 use plyfold_core::{Descriptor, Error, Mismatch, RangeWrite as _, RawManifest, Result};
+use rustix::fs::{Mode, OFlags};
 use tempfile::TempPath;
 
 use super::left::{BLOCK, Left};
@@ -191,13 +192,8 @@ impl Part {
 
     /// Gives a file the mode of the archive that is there, or that of a new file, which the umask decides.
     fn make_visible(&self, file: &File, there: Option<&Metadata>) -> io::Result<()> {
-        let mode = if let Some(there) = there {
-            there.mode()
-        } else {
-            let mut builder = tempfile::Builder::new();
-            builder.prefix(".plyfold-tmp-").permissions(Permissions::from_mode(0o666));
-            builder.tempfile_in(parent(&self.target))?.as_file().metadata()?.mode()
-        } & 0o777;
+        let mode =
+            if let Some(there) = there { there.mode() } else { mode_of_new(parent(&self.target))? } & 0o777;
         // A file system that has no modes refuses other ones.
         if file.metadata()?.mode() & 0o777 == mode {
             return Ok(());
@@ -222,6 +218,17 @@ impl Drop for Part {
             self.file.set_len(self.end)
         };
     }
+}
+
+/// The mode of a new file in a folder, by one without a name where the file system has such files.
+fn mode_of_new(folder: &Path) -> io::Result<u32> {
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    if let Ok(file) = rustix::fs::open(folder, flags, Mode::from_raw_mode(0o666)) {
+        return Ok(File::from(file).metadata()?.mode());
+    }
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".plyfold-tmp-").permissions(Permissions::from_mode(0o666));
+    Ok(builder.tempfile_in(folder)?.as_file().metadata()?.mode())
 }
 
 /// The end of an archive.

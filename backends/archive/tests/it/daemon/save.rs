@@ -70,7 +70,12 @@ async fn an_image_is_saved_once_and_comes_as_it_is() {
         let error = asked.await.unwrap_err();
         assert_eq!(*error.kind(), kind, "{uri}: {error}");
     }
-    for uri in ["docker-daemon:UPPER", &format!("docker-daemon:app@{}", image.top.digest())] {
+    for uri in [
+        "docker-daemon:sha256:zz",
+        "docker-daemon:sha256:0123456789ab",
+        "docker-daemon:UPPER",
+        &format!("docker-daemon:app@{}", image.top.digest()),
+    ] {
         assert_eq!(*open(uri).await.unwrap_err().kind(), ErrorKind::Config, "{uri}");
     }
 }
@@ -146,7 +151,8 @@ async fn what_a_daemon_answers_wrongly_is_an_error() {
         let text = "x".repeat(1 << 20);
         Answer::Raw(format!("HTTP/1.1 500 No\r\nContent-Length: {}\r\n\r\n{text}", text.len()).into_bytes())
     });
-    assert!(asked(&endless).await.message().len() < 70 << 10);
+    let error = asked(&endless).await;
+    assert!(error.message().contains("500: xxx") && error.message().len() < 70 << 10, "{}", error.message());
 }
 
 /// By an ID, and by a name of which the daemon says the ID; of a daemon with containerd's image store, and without.
