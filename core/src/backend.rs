@@ -261,8 +261,8 @@ impl Default for Pages {
 }
 
 impl Pages {
-    /// Names that one listing may have.
-    pub const NAMES: usize = 1 << 20;
+    /// Names that one listing may have, with room for the repositories that have the most tags.
+    pub const NAMES: usize = 1 << 17;
     /// Pages that it may have.
     pub const PAGES: usize = 1 << 14;
 
@@ -293,7 +293,7 @@ impl Pages {
     }
 
     fn too_many() -> Error {
-        Error::limit(format!("more than {} names", Self::NAMES))
+        Error::limit(format!("more than {} names", Self::NAMES)).with_hint("name the images")
     }
 }
 

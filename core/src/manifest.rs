@@ -25,6 +25,8 @@ pub mod limits {
     pub const INDEX_ENTRIES: usize = 4096;
     /// Indexes within indexes.
     pub const NESTING: usize = 4;
+    /// How deep documents may refer to documents that refer to an image: a signature of an SBOM is two deep.
+    pub const REFERRERS: usize = 64;
 }
 
 /// The media type of a Docker manifest list, an index by another name.

@@ -1,6 +1,7 @@
 //! Referrers (distribution specification, "Listing Referrers"), and where a registry has no API for them: the index under
 //! the fallback tag ("Pushing Manifests with Subject" and "Deleting Manifests").
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use plyfold_core::manifest::limits;
@@ -57,7 +58,7 @@ impl Client {
         if let Some(artifact_type) = artifact_type {
             request.url_mut().query_pairs_mut().append_pair("artifactType", artifact_type.as_ref());
         }
-        let mut found = Vec::new();
+        let (mut found, mut known) = (Vec::new(), HashSet::new());
         for page in 0..PAGES {
             let accept = HeaderValue::from_static("application/vnd.oci.image.index.v1+json");
             request.headers_mut().insert(ACCEPT, accept);
@@ -71,11 +72,20 @@ impl Client {
             }
             let next = next_link(&response);
             let bytes = self.document(response, limits::MANIFEST, "list of referrers").await?;
-            found.extend(listed(&RawManifest::new(bytes, Some(&MediaType::ImageIndex))?)?);
+            let before = found.len();
+            let entries = listed(&RawManifest::new(bytes, Some(&MediaType::ImageIndex))?)?;
+            let is_empty = entries.is_empty();
+            found.extend(entries.into_iter().filter(|entry| known.insert(entry.digest().clone())));
             if found.len() > limits::INDEX_ENTRIES {
                 return Err(Error::limit(format!("more than {} referrers", limits::INDEX_ENTRIES)));
             }
             let Some(next) = next? else { return Ok(Some(found)) };
+            // A registry may leave a page empty that has nothing of the type.
+            if found.len() == before && !is_empty {
+                return Err(Error::corrupt(
+                    "a page of referrers repeats those before, and links to one more",
+                ));
+            }
             request = Request::new(Method::GET, next);
         }
         Err(Error::limit(format!("more than {PAGES} pages of referrers")))

@@ -278,10 +278,20 @@ impl<'a> Copier<'a> {
 
     /// Copies what refers to the documents that have been copied, and what refers to that.
     async fn referrers(&self) -> Result<()> {
-        let mut batch = Batch::default();
+        let (mut batch, mut depth) = (Batch::default(), 0);
         loop {
-            let Some(subject) = self.documents().subjects.pop_front() else { return self.store(batch).await };
-            self.referrers_of(&subject, &mut batch).await?;
+            let subjects = std::mem::take(&mut self.documents().subjects);
+            if subjects.is_empty() {
+                return self.store(batch).await;
+            }
+            if depth > limits::REFERRERS {
+                let message = format!("referrers refer to referrers more than {} deep", limits::REFERRERS);
+                return Err(Error::limit(message).with_image(self.ends.image).with_endpoint(self.ends.from));
+            }
+            depth += 1;
+            for subject in subjects {
+                self.referrers_of(&subject, &mut batch).await?;
+            }
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 
 use plyfold_core::cache::{CachedNames, Ingest, Lease, MissingContent, NameChange, Usage, Verified, Verify};
+use plyfold_core::manifest::limits;
 use plyfold_core::memory::{MemoryCache, MemoryRegistry};
 use plyfold_core::{
     Advice, Artifact, ArtifactHandle, ArtifactKey, Blob, BlobRange, CacheProvider, CacheProviderExt,
@@ -162,6 +163,23 @@ async fn a_chain_of_referrers_is_followed_to_its_end() {
     let (read, updated) = cost(registry, &subjects).await;
     assert_eq!(updated, 1, "the image and all lists get their names together");
     assert!(read <= 8 * subjects.len(), "{read} blobs are read for {} documents", subjects.len());
+}
+
+/// A registry may make up one more for each that is asked for.
+#[tokio::test]
+async fn a_chain_of_referrers_without_end_is_an_error() {
+    let registry = MemoryRegistry::new("chain");
+    let mut subject = image(&registry).await;
+    for number in 0..=limits::REFERRERS {
+        let raw = artifact(&registry, &subject, number);
+        put(&registry, &raw);
+        subject = raw.descriptor().clone();
+    }
+    let target = MemoryRegistry::new("target");
+    let options = CopyOptions { referrers: true, ..CopyOptions::default() };
+    let error = copy(&registry, &name(IMAGE), &target, &name(IMAGE), &options).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Limit, "{error}");
+    assert!(error.context("image").is_some() && error.context("endpoint").is_some(), "{error:?}");
 }
 
 /// A registry in which one document refers to everything, to itself too.

@@ -171,4 +171,10 @@ async fn a_page_of_referrers_that_is_missing_is_an_error() {
     server.clear_scripts();
     server.script(On::target("/referrers/").times(1), [link("<?page=2")]);
     assert_kind(registry.referrers(&name, &subject, None).await, &ErrorKind::Corrupt);
+    // Pages that bring nothing new, and always one more.
+    server.clear_scripts();
+    server.script(On::target("/referrers/"), [link("<?page=2>")]);
+    let before = server.requests().len();
+    assert_kind(registry.referrers(&name, &subject, None).await, &ErrorKind::Corrupt);
+    assert_eq!(server.requests().len(), before + 2);
 }
