@@ -79,7 +79,7 @@ impl Packing {
 /// `NotFound`; `Corrupt` for what is no file, or damaged; `Limit` for what expands to more than the configuration
 /// allows, or needs more memory than there is for a decoder; `Cancelled` when the caller has been dropped; `Io`.
 pub(crate) fn plain(path: &Path, config: &Config, stop: &Stop) -> Result<File> {
-    file_of(path, config, stop, |_| false)
+    file_of(path, config, stop, &ARCHIVE)
 }
 
 /// The tar as the layer of an image: as it is, but expanded where it is compressed as no layer may be.
@@ -87,18 +87,40 @@ pub(crate) fn plain(path: &Path, config: &Config, stop: &Stop) -> Result<File> {
 /// # Errors
 /// As [`plain`].
 pub(crate) fn layer(path: &Path, config: &Config, stop: &Stop) -> Result<File> {
-    file_of(path, config, stop, |packing| matches!(packing, Packing::Gzip | Packing::Zstd))
+    file_of(path, config, stop, &TAR)
 }
 
-/// A regular file with the content of a file or a pipe, expanded unless the packing `stays`.
-fn file_of(path: &Path, config: &Config, stop: &Stop, stays: fn(&Packing) -> bool) -> Result<File> {
+/// What is read: how it is called, and how it may be compressed.
+struct Wanted {
+    name: &'static str,
+    /// The hints for a directory and for a device.
+    directory: &'static str,
+    device: &'static str,
+    stays: fn(&Packing) -> bool,
+}
+
+const ARCHIVE: Wanted = Wanted {
+    name: "archive",
+    directory: "a layout directory opens as oci:DIR",
+    device: "name the file that `docker save` or `skopeo copy` has written",
+    stays: |_| false,
+};
+const TAR: Wanted = Wanted {
+    name: "tar",
+    directory: "`tar -C DIR -cf FILE .` makes the tar of a directory",
+    device: "name the tar of a root file system",
+    stays: |packing| matches!(packing, Packing::Gzip | Packing::Zstd),
+};
+
+/// A regular file with the content of a file or a pipe, expanded unless it may stay compressed.
+fn file_of(path: &Path, config: &Config, stop: &Stop, wanted: &Wanted) -> Result<File> {
     let reading = |e| Error::io("reading the archive", e);
-    let (mut file, is_stream) = open(path)?;
+    let (mut file, is_stream) = open(path, wanted)?;
     let mut input = Input { file: file.try_clone().map_err(reading)?, is_stream, has_writer: false, stop };
     let mut magic = Vec::new();
     input.by_ref().take(6).read_to_end(&mut magic).map_err(reading)?;
     let whole = io::Cursor::new(magic.clone()).chain(input);
-    let packing = Packing::of(&magic).filter(|packing| !stays(packing));
+    let packing = Packing::of(&magic).filter(|packing| !(wanted.stays)(packing));
     if packing.is_none() && !is_stream {
         file.seek(SeekFrom::Start(0)).map_err(reading)?;
         return Ok(file);
@@ -179,7 +201,8 @@ fn broken(e: io::Error) -> Error {
 }
 
 /// Opens a file or a pipe, and says whether it is one.
-fn open(path: &Path) -> Result<(File, bool)> {
+fn open(path: &Path, wanted: &Wanted) -> Result<(File, bool)> {
+    let name = wanted.name;
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let opened = if is_stdin(path) {
         stdin()
@@ -188,7 +211,7 @@ fn open(path: &Path) -> Result<(File, bool)> {
         OpenOptions::new().read(true).custom_flags(nonblocking).open(path)
     };
     let file = opened.map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => Error::not_found("no such archive").with_source(e),
+        io::ErrorKind::NotFound => Error::not_found(format!("no such {name}")).with_source(e),
         _ => Error::io("opening the archive", e),
     })?;
     let metadata = file.metadata().map_err(|e| Error::io("reading the archive's kind", e))?;
@@ -200,11 +223,11 @@ fn open(path: &Path) -> Result<(File, bool)> {
         return Ok((file, true));
     }
     if kind.is_dir() {
-        let error = Error::corrupt("the archive is a directory, and neither a file nor a pipe");
-        return Err(error.with_hint("a layout directory opens as oci:DIR"));
+        let message = format!("the {name} is a directory, and neither a file nor a pipe");
+        return Err(Error::corrupt(message).with_hint(wanted.directory));
     }
-    Err(Error::config("the archive is a device, and neither a file nor a pipe")
-        .with_hint("name the file that `docker save` or `skopeo copy` has written"))
+    let message = format!("the {name} is a device, and neither a file nor a pipe");
+    Err(Error::config(message).with_hint(wanted.device))
 }
 
 fn is_stdin(path: &Path) -> bool {

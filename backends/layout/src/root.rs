@@ -116,7 +116,14 @@ impl Root {
                 let message = "there is no image in the layout directory: nothing is stored yet";
                 return Err(Error::not_found(message));
             }
-            return Err(layout_index::not_a_layout("there is no oci-layout file"));
+            let error = layout_index::not_a_layout("there is no oci-layout file");
+            let version = self.document("version", LAYOUT_LIMIT).ok().flatten();
+            return Err(match version {
+                Some(version) if version.starts_with(b"Directory Transport Version") => {
+                    error.with_better_hint("it is the directory of one image, which opens as dir:DIRECTORY")
+                }
+                _ => error,
+            });
         }
         self.read_index().map_err(|e| if *e.kind() == ErrorKind::Io { e } else { self.damaged_index(&e) })
     }

@@ -245,7 +245,9 @@ async fn what_is_no_root_file_system_is_refused() {
     }
     let absent = top(&folder.path().join("absent")).await.unwrap_err();
     assert_eq!(*absent.kind(), ErrorKind::NotFound, "{absent}");
-    assert_eq!(*top(folder.path()).await.unwrap_err().kind(), ErrorKind::Corrupt);
+    let directory = top(folder.path()).await.unwrap_err();
+    assert_eq!(*directory.kind(), ErrorKind::Corrupt);
+    assert!(directory.hint().is_some_and(|hint| hint.contains("`tar -C")), "{directory:?}");
     // What expands without an end is bounded, and never in memory.
     let path = folder.path().join("bomb.tar.xz");
     fs::write(&path, xz(&vec![0; 8 << 20])).unwrap();

@@ -73,6 +73,7 @@ impl Folder {
     /// Begins a copy, where there is a directory: what counts as there is read from now on, and no other process removes what
     /// no image needs yet.
     pub(super) fn begin(&self, stop: &Stop) -> Result<()> {
+        self.check_is_no_file()?;
         let mut copying = self.copying();
         if copying.is_some() || !self.path().is_dir() {
             return Ok(());
@@ -105,14 +106,17 @@ impl Folder {
 
     /// The bytes of `manifest.json`; `None` when there is none.
     pub(super) fn top(&self) -> Result<Option<Bytes>> {
-        if self.path().is_file() {
-            let error = Error::corrupt("it is a file, and not the directory of an image");
-            return Err(
-                error.with_hint("images in tar files open as oci-archive:FILE or docker-archive:FILE")
-            );
-        }
+        self.check_is_no_file()?;
         self.check_version()?;
         self.root.document(TOP, limits::MANIFEST)
+    }
+
+    fn check_is_no_file(&self) -> Result<()> {
+        if !self.path().is_file() {
+            return Ok(());
+        }
+        let error = Error::corrupt("it is a file, and not the directory of an image");
+        Err(error.with_hint("images in tar files open as oci-archive:FILE or docker-archive:FILE"))
     }
 
     /// The image, or with a digest a document of it.

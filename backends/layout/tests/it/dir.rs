@@ -201,10 +201,23 @@ async fn what_is_no_directory_of_an_image_is_left_alone() {
     fs::write(&file, "a tar").unwrap();
     let place = directory(&file);
     fails(place.manifest(place.name()).await, &ErrorKind::Corrupt);
+    let error = fails(copied(&one_layer("image"), &place).await, &ErrorKind::Corrupt);
+    assert!(error.hint().is_some_and(|hint| hint.contains("oci-archive:")), "{error:?}");
     let nowhere = directory(&folder.path().join("nowhere"));
     fails(nowhere.manifest(nowhere.name()).await, &ErrorKind::NotFound);
     assert!(!nowhere.has_blob(nowhere.name(), &described(b"content")).await.unwrap());
     assert_eq!(names_in(folder.path()), ["image.tar"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_is_read_as_a_layout_says_what_it_is() {
+    let folder = TempDir::new().unwrap();
+    let layout = plyfold_layout::Layout::new(folder.path(), Config::default());
+    fs::write(folder.path().join("notes"), "mine").unwrap();
+    let read = async || fails(layout.untagged().await, &ErrorKind::Corrupt);
+    assert!(read().await.hint().is_some_and(|hint| hint.contains("oci-layout")));
+    samples::write_directory(folder.path(), &one_layer("image")).unwrap();
+    assert!(read().await.hint().is_some_and(|hint| hint.contains("dir:")));
 }
 
 #[tokio::test(flavor = "multi_thread")]
