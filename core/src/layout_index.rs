@@ -259,6 +259,12 @@ impl LayoutIndex {
         Ok(Some(first.plain()))
     }
 
+    /// The first names as texts, sorted: for a message that says what there is.
+    pub fn first_names(&self) -> &[String] {
+        let names = || self.names().iter().take(20).map(|(name, _)| name.whole()).collect();
+        self.places().first.get_or_init(names)
+    }
+
     /// The names of all images, sorted.
     pub fn references(&self) -> Vec<Reference> {
         self.names().into_iter().map(|(name, _)| name).collect()
@@ -299,7 +305,7 @@ impl LayoutIndex {
     /// The descriptor that the index has for a digest.
     pub fn entry(&self, digest: &Digest) -> Option<&Descriptor> {
         let itself = self.itself.as_ref().filter(|itself| itself.digest() == digest);
-        let listed = self.places().digests.get(digest).and_then(|place| self.entries.get(*place));
+        let listed = self.at(self.places().digests.get(digest)).next();
         itself.or_else(|| listed.map(|entry| &entry.descriptor))
     }
 
@@ -362,9 +368,10 @@ impl LayoutIndex {
     /// Both annotations get the full name, so that every tool finds it; a name that is only a tag of this place
     /// (see [`reference::local`]) is written as that tag, unless `full` asks for full names always.
     pub fn set(&mut self, name: &Reference, descriptor: &Descriptor, full: bool) {
-        let pinned = self.pins().any(|pin| pin == name);
-        self.remove(name);
         self.keep_derived_names();
+        let there = self.places().names.get(name);
+        let is_pinned = self.at(there).any(|entry| entry.annotation(PINNED).is_some());
+        let (count, place) = there.map_or((0, None), |there| (there.len(), there.first().copied()));
         let tag = name.tag().unwrap_or_default();
         let local = !full && reference::local(&self.place, tag).is_ok_and(|local| local == *name);
         let whole = name.whole();
@@ -376,14 +383,28 @@ impl LayoutIndex {
         };
         entry.annotate(REF_NAME, Some(if local { tag } else { &whole }));
         entry.annotate(CONTAINERD_NAME, Some(whole.as_str()).filter(|_| !local));
-        entry.annotate(PINNED, pinned.then_some("true"));
-        self.places.take();
+        entry.annotate(PINNED, is_pinned.then_some("true"));
+        if count > 1 {
+            self.remove(name);
+        }
         self.entries.push(entry);
+        // Thousands of names are set in one change: each is to take the same time.
+        let old = place.filter(|_| count == 1).map(|place| (place, self.entries.swap_remove(place)));
+        let place = old.as_ref().map_or(self.entries.len() - 1, |(place, _)| *place);
+        if let (Some(places), Some(new)) = (self.places.get_mut(), self.entries.get(place)) {
+            if let Some((place, old)) = &old {
+                places.note(*place, old, false);
+            }
+            places.note(place, new, true);
+        }
     }
 
     /// Writes the implied name of an only image into its entry.
     fn keep_derived_names(&mut self) {
-        for entry in self.entries.iter_mut().filter(|entry| !entry.has_name()) {
+        if let [entry] = self.entries.as_mut_slice()
+            && !entry.has_name()
+        {
+            self.places.take();
             if let Some(tag) = entry.name.as_ref().and_then(Reference::tag).map(str::to_owned) {
                 entry.annotate(REF_NAME, Some(&tag));
                 entry.tag = Some(tag);

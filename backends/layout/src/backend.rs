@@ -1,5 +1,6 @@
 //! Any layout directory as a registry: `oci:DIRECTORY[:IMAGE]`.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -111,10 +112,12 @@ impl Layout {
         self.prepare().await?;
         let digests: Vec<Digest> = stored.iter().map(|(_, manifest)| manifest.digest().clone()).collect();
         let _stored = self.store.lease(&digests).await?;
-        let mut tops = Vec::with_capacity(names.len());
+        let (mut tops, mut known) = (Vec::with_capacity(names.len()), HashSet::new());
         for (name, manifest) in &stored {
-            let content = Blob::from_bytes(manifest.descriptor(), BlobRange::FULL, manifest.bytes())?;
-            self.store.put(content).await?;
+            if known.insert(manifest.digest()) {
+                let content = Blob::from_bytes(manifest.descriptor(), BlobRange::FULL, manifest.bytes())?;
+                self.store.put(content).await?;
+            }
             // Before the names: when a list cannot be written, they stay as they were.
             let listed = self.store.list_referrers(name, std::slice::from_ref(manifest)).await;
             listed.map_err(|e| e.with_image(name))?;
@@ -259,9 +262,8 @@ fn manifest(root: &Root, name: &Reference, wanted: Option<&Digest>) -> Result<Ra
         });
     }
     let Some(found) = index.find_tag(name)? else {
-        let names: Vec<String> = index.names().iter().take(20).map(|(name, _)| name.whole()).collect();
         let error = Error::not_found("no such name in the layout");
-        return Err(match names.as_slice() {
+        return Err(match index.first_names() {
             [] => error.with_hint("no image in it has a name: choose one by DIRECTORY@DIGEST"),
             names => error.with_hint(format!("it holds {}", names.join(", "))),
         });

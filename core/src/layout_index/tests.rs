@@ -131,6 +131,33 @@ fn changes_keep_what_else_there_is_and_give_the_same_bytes_in_any_order() {
     assert_eq!(names(&again), [two.whole(), local.whole()]);
 }
 
+/// A look at every entry for each of 10,000 names takes minutes.
+#[test]
+fn thousands_of_names_are_set_and_looked_for_in_linear_work() {
+    let started = std::time::Instant::now();
+    let mut index = LayoutIndex::new("/srv/images".as_ref());
+    let named = |number: usize| reference::parse(&format!("a.example/b{}:{number}", number % 3)).unwrap();
+    let (old, new) = (descriptor("old"), descriptor("new"));
+    for (round, count) in [(&old, 10_000), (&new, 5_000)] {
+        for number in 0..count {
+            index.set(&named(number), round, false);
+            assert_eq!(index.find(&named(number)).unwrap().as_ref(), Some(round));
+            assert_eq!(index.find(&named(10_000 + number)).unwrap(), None);
+        }
+        (0..count).for_each(|_| assert_eq!(index.first_names().len(), 20));
+        index.pin(&named(7), true);
+    }
+    assert_eq!(index.pins().collect::<Vec<_>>(), [&named(7)]);
+    let read = LayoutIndex::parse(&index.to_bytes(), "/srv/images".as_ref()).unwrap();
+    assert_eq!((read.names(), read.first_names()), (index.names(), index.first_names()));
+    assert_eq!(index.entry(old.digest()).map(Descriptor::digest), Some(old.digest()));
+    for number in 5_000..10_000 {
+        index.set(&named(number), &new, false);
+    }
+    assert_eq!(index.entry(old.digest()), None);
+    assert!(started.elapsed() < std::time::Duration::from_secs(60), "{:?}", started.elapsed());
+}
+
 #[test]
 fn verdicts() {
     let parse = |text: &str| LayoutIndex::parse(text.as_bytes(), PLACE.as_ref()).unwrap_err().kind().clone();

@@ -1,5 +1,6 @@
 //! The store as a cache.
 
+use std::collections::HashSet;
 use std::io::{Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -179,21 +180,22 @@ impl Store {
         names: &[(Reference, Descriptor)],
         absent: &[Digest],
     ) -> Result<()> {
-        let mut leases = Vec::with_capacity(names.len());
-        for (name, top) in names {
-            leases.push(self.whole(top, absent).await.map_err(|e| e.with_image(name))?);
-        }
+        let _lease = self.whole(names, absent).await?;
         let set = |(name, top): &(Reference, Descriptor)| NameChange::Set(name.clone(), top.clone());
         self.update(&names.iter().map(set).collect::<Vec<_>>()).await
     }
 
-    /// Leases an image, all platforms of it, that is here whole but for what is `absent`.
-    async fn whole(&self, top: &Descriptor, absent: &[Digest]) -> Result<Lease> {
-        let needs = Needs::of(self, top).await?;
+    /// Leases images, all platforms of them, that are here whole but for what is `absent`: by one lease, which is an open file.
+    async fn whole(&self, names: &[(Reference, Descriptor)], absent: &[Digest]) -> Result<Lease> {
+        let (mut needs, mut known) = (Needs::default(), HashSet::new());
+        for (name, top) in names.iter().filter(|(_, top)| known.insert((top.digest(), top.size()))) {
+            needs.include(self, top).await.map_err(|e| e.with_image(name))?;
+        }
         let lease = self.lease(&needs.digests().collect::<Vec<_>>()).await?;
         // Content may have been removed before the lease was taken. Check again now that the lease is held.
         if let Some(damaged) = needs.damaged.iter().next() {
-            return Err(Error::corrupt(format!("{damaged} is damaged")).with_context("blob", damaged));
+            let error = Error::corrupt(format!("{damaged} is damaged")).with_context("blob", damaged);
+            return Err(self.of_one(names, damaged, error).await);
         }
         let mut missing = needs.missing_of_all(self).await?;
         missing.retain(|digest| !absent.contains(digest));
@@ -202,8 +204,19 @@ impl Store {
             let error = Error::not_found(format!("content is not in the layout: {}", list.join(", ")));
             let error =
                 error.with_context("blob", first).with_endpoint(self).with_detail(MissingBlob(first.clone()));
-            return Err(error.with_hint("push blobs before manifests, and manifests before their index"));
+            let error = error.with_hint("push blobs before manifests, and manifests before their index");
+            return Err(self.of_one(names, first, error).await);
         }
         Ok(lease)
+    }
+
+    /// The error with the first image that needs this content.
+    async fn of_one(&self, names: &[(Reference, Descriptor)], content: &Digest, error: Error) -> Error {
+        for (name, top) in names {
+            if Needs::of(self, top).await.is_ok_and(|needs| needs.contains(content)) {
+                return error.with_image(name);
+            }
+        }
+        error
     }
 }

@@ -71,6 +71,25 @@ async fn push(layout: &Layout, target: &Reference, sample: &samples::Sample) -> 
     raw
 }
 
+/// A lease is an open file, of which a process has 1,024 by default: all names take one together.
+#[tokio::test]
+async fn thousands_of_names_are_set_together_and_what_is_missing_is_named() {
+    let (layout, _folder) = fresh();
+    let opened = Opened { registry: Box::new(layout.clone()), reference: None };
+    let image = push(&layout, &name("app:1"), &samples::image()).await;
+    let mut names: Vec<(Reference, RawManifest)> =
+        (0..3_000).map(|number| (name(&format!("app:t{number}")), image.clone())).collect();
+    let missing = RawManifest::new(samples::no_layers().top_bytes().clone(), None).unwrap();
+    names.push((name("other:1"), missing));
+    let error = layout.push_names(&names).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::NotFound, "{error}");
+    assert_eq!(error.context("image"), Some(name("other:1").whole().as_str()));
+    assert_eq!(opened.references().await.unwrap().len(), 1);
+    names.pop();
+    layout.push_names(&names).await.unwrap();
+    assert_eq!(opened.references().await.unwrap().len(), 3_001);
+}
+
 #[tokio::test]
 async fn the_first_push_makes_the_layout_and_tools_find_the_tag() {
     let (layout, folder) = fresh();
