@@ -14,13 +14,13 @@ pub(crate) const LONG_MAX: u64 = 0o777_7777_7777;
 /// A tar on its way to `W`.
 pub(crate) struct TarOut<W> {
     out: W,
-    /// Bytes since the last block boundary.
-    beyond: u64,
+    /// Bytes so far.
+    written: u64,
 }
 
 impl<W: Write> TarOut<W> {
     pub(crate) fn new(out: W) -> Self {
-        Self { out, beyond: 0 }
+        Self { out, written: 0 }
     }
 
     /// A header, behind one with its PAX records if it has any.
@@ -70,6 +70,11 @@ impl<W: Write> TarOut<W> {
         self.header(header, &pax)
     }
 
+    /// How many bytes it has so far.
+    pub(crate) fn written(&self) -> u64 {
+        self.written
+    }
+
     fn extension(&mut self, records: &[u8]) -> Result<()> {
         if records.is_empty() {
             return Ok(());
@@ -89,19 +94,19 @@ impl<W: Write> TarOut<W> {
     }
 
     pub(crate) fn data(&mut self, bytes: &[u8]) -> Result<()> {
-        self.beyond = (self.beyond + bytes.len() as u64) % BLOCK;
+        self.written = self.written.wrapping_add(bytes.len() as u64);
         self.out.write_all(bytes).map_err(|e| Error::io("writing the tar", e))
     }
 
     /// Data that `write` writes to the output by itself: `length` bytes, or it fails.
     pub(crate) fn data_by(&mut self, length: u64, write: impl FnOnce(&mut W) -> Result<()>) -> Result<()> {
-        self.beyond = (self.beyond + length % BLOCK) % BLOCK;
+        self.written = self.written.wrapping_add(length);
         write(&mut self.out)
     }
 
     /// Fills the last block of an entry's data.
     pub(crate) fn pad(&mut self) -> Result<()> {
-        let rest = (BLOCK - self.beyond) % BLOCK;
+        let rest = self.written.wrapping_neg() % BLOCK;
         self.data(&[0; BLOCK as usize][..rest as usize])
     }
 

@@ -68,11 +68,7 @@ impl Contents {
 
     /// Bytes of the blobs that are written.
     pub fn size(&self) -> u64 {
-        let sizes = self.members.values().map(|member| match member {
-            Member::Blob(blob, _) | Member::Layer(blob, ..) => blob.size(),
-            Member::Bytes(_) => 0,
-        });
-        sizes.fold(0, u64::saturating_add)
+        self.members.values().map(Member::size).fold(0, u64::saturating_add)
     }
 
     /// Bytes of the blobs that are left out, because the receiver [has](SaveOptions::since) them.
@@ -93,8 +89,8 @@ impl Contents {
         })
     }
 
-    /// Writes the archive to a file that stands at its beginning; blobs that are files go there by the kernel. After an error
-    /// it is no complete tar. For a thread that may block.
+    /// Writes the archive to what stands at its beginning; blobs that are files are hashed by other threads. After an error it
+    /// is no complete tar. For a thread that may block.
     ///
     /// # Errors
     /// Those of the images' registries; [`Corrupt`](crate::ErrorKind::Corrupt) when a blob is not what its descriptor says;

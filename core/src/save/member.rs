@@ -19,3 +19,13 @@ pub(super) enum Member {
     /// A layer, expanded: the blob, its source, and what the expanded tar hashes to.
     Layer(Descriptor, usize, Digest),
 }
+
+impl Member {
+    /// Bytes of its blob, as that is stored.
+    pub(super) fn size(&self) -> u64 {
+        match self {
+            Self::Blob(blob, _) | Self::Layer(blob, ..) => blob.size(),
+            Self::Bytes(_) => 0,
+        }
+    }
+}

@@ -18,6 +18,7 @@ mod contents;
 mod docker;
 mod docker_list;
 mod expand;
+mod file_copy;
 mod gather;
 mod header;
 mod index;

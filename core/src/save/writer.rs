@@ -5,9 +5,9 @@ use std::fs::File;
 
 use futures_util::FutureExt as _;
 use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
 
 use super::expand::expanded;
+use super::file_copy::{FileCheck, FileCopy};
 use super::gather::SaveImage;
 use super::member::{Member, Members};
 use super::options::SaveOptions;
@@ -18,9 +18,9 @@ use crate::pull::Row;
 use crate::range_write::RangeWrite;
 use crate::resumed::{BlobOpener, ResumedBlob};
 use crate::tar_out::TarOut;
-use crate::{Blob, Descriptor, Digest, Error, ErrorKind, Result, reopened, select};
+use crate::{Descriptor, Digest, Error, ErrorKind, Result, select};
 
-/// Blobs that are copied by the kernel and hashed at the same time.
+/// Blobs that are hashed at the same time.
 const CHECKS: usize = 4;
 
 /// What writes an archive.
@@ -34,11 +34,14 @@ pub(super) struct Writer {
 impl Writer {
     /// Writes all members, and the end when every one is verified.
     pub(super) fn write(self, out: &mut dyn RangeWrite, stop: &Stop) -> Result<()> {
-        let mut writing = Writing { writer: &self, tar: TarOut::new(out), stop, checks: VecDeque::new() };
+        let left = self.members.values().map(Member::size).fold(0, u64::saturating_add);
+        let mut writing =
+            Writing { writer: &self, tar: TarOut::new(out), stop, checks: VecDeque::new(), left };
         let mut folders = Vec::new();
         for (name, member) in &self.members {
             stop.check()?;
             writing.folders(name, &mut folders)?;
+            writing.left = writing.left.saturating_sub(member.size());
             writing.member(name, member)?;
         }
         while writing.checks.front().is_some() {
@@ -53,11 +56,13 @@ struct Writing<'a> {
     tar: TarOut<&'a mut dyn RangeWrite>,
     stop: &'a Stop,
     checks: VecDeque<Check<'a>>,
+    /// Bytes of the members that follow.
+    left: u64,
 }
 
-/// A blob that was copied by the kernel, while it is hashed.
+/// A file that was copied, while it is hashed.
 struct Check<'a> {
-    hashed: JoinHandle<Result<()>>,
+    hashed: FileCheck,
     started: Started,
     image: &'a SaveImage,
 }
@@ -116,33 +121,24 @@ impl<'a> Writing<'a> {
             opened => opened?,
         };
         self.tar.member(name, blob.size())?;
-        // The blob's reader moves the position of its own descriptor.
-        if let Some(file) = opened.take_file().and_then(|file| reopened(&file).ok()) {
-            return self.by_kernel(image, opened, &file, started);
+        if let Some(file) = opened.take_file() {
+            return self.file(image, blob, file, started);
         }
         self.streamed(source.resumed(opened, row)?, blob.digest())?;
         started.done();
         self.tar.pad()
     }
 
-    /// Copies a file, while it is hashed by other threads.
-    fn by_kernel(
-        &mut self,
-        image: &'a SaveImage,
-        mut blob: Blob,
-        file: &File,
-        started: Started,
-    ) -> Result<()> {
+    /// Copies a file, while it is hashed by another thread.
+    fn file(&mut self, image: &'a SaveImage, blob: &Descriptor, file: File, started: Started) -> Result<()> {
         if self.checks.len() == CHECKS {
             self.check()?;
         }
-        let size = blob.descriptor().size();
-        let hashed = self.writer.runtime.spawn(async move {
-            while blob.chunk().await?.is_some() {}
-            Ok(())
-        });
+        // Hashing takes longer than copying. So the largest blob is read once; of others the next one is copied meanwhile.
+        let (copy, hashed) = FileCopy::new(blob, file, blob.size() > self.left, self.stop)?;
         self.checks.push_back(Check { hashed, started, image });
-        match self.copy(file, size) {
+        let (written, stop) = (self.tar.written(), self.stop);
+        match self.tar.data_by(blob.size(), |out| copy.write(out, written, stop)) {
             Err(e) => {
                 // A file that is too short is damaged: the check says so.
                 while !self.checks.is_empty() {
@@ -157,12 +153,7 @@ impl<'a> Writing<'a> {
     /// Waits for the oldest check.
     fn check(&mut self) -> Result<()> {
         let Some(Check { hashed, started, image }) = self.checks.pop_front() else { return Ok(()) };
-        let outcome = self.stop.wait(&self.writer.runtime, async {
-            hashed
-                .await
-                .map_err(|e| Error::new(ErrorKind::Internal, "hashing a blob was aborted").with_source(e))?
-        });
-        outcome.map_err(|e| e.with_image(&image.image).with_endpoint(&image.registry))?;
+        hashed.outcome().map_err(|e| e.with_image(&image.image).with_endpoint(&image.registry))?;
         started.done();
         Ok(())
     }

@@ -1,0 +1,181 @@
+//! Blobs that are files: one thread copies a blob, and another one hashes it.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::thread::{self, JoinHandle};
+
+use crate::blocking::Stop;
+use crate::digest::Hasher;
+use crate::{Descriptor, Error, ErrorKind, Mismatch, Result};
+
+/// Bytes that are read and written at once: smaller ones cost more in threads that wake each other. Writes end at its multiples
+/// in the output: a page that two writes share costs both.
+const PIECE: usize = 512 << 10;
+/// Pieces that wait to be hashed.
+const IN_FLIGHT: usize = 8;
+
+/// What copies a blob.
+pub(super) struct FileCopy {
+    file: Arc<File>,
+    size: u64,
+    /// Takes pieces to the thread that hashes, and brings them back; without it that thread reads the file itself.
+    passed: Option<Passed>,
+}
+
+/// Pieces on their way to the check, and back.
+struct Passed {
+    to_check: SyncSender<Vec<u8>>,
+    checked: Receiver<Vec<u8>>,
+}
+
+/// The thread that hashes it.
+pub(super) struct FileCheck(JoinHandle<Result<()>>);
+
+impl FileCopy {
+    /// The copy of a blob, which is all of `file`, and its check, which has begun. With `passed` the copy waits for the
+    /// check, and the file is read once; without it neither waits for the other, and the file is read twice.
+    pub(super) fn new(blob: &Descriptor, file: File, passed: bool, stop: &Stop) -> Result<(Self, FileCheck)> {
+        let (file, size) = (Arc::new(file), blob.size());
+        let start = Hasher::like(blob.digest())?;
+        let (to_check, pieces) = mpsc::sync_channel::<Vec<u8>>(IN_FLIGHT);
+        let (back, checked) = mpsc::channel::<Vec<u8>>();
+        let (blob, stop, of_check) = (blob.clone(), stop.clone(), Arc::clone(&file));
+        let check = move || {
+            let mut check = Check { file: &of_check, blob: &blob, hasher: start, at: 0 };
+            for piece in pieces {
+                check.take(&piece);
+                // The copy may have ended.
+                let _ = back.send(piece);
+            }
+            check.rest(&stop)?;
+            check.end()
+        };
+        let thread = thread::Builder::new().name("plyfold-check".to_owned()).spawn(check);
+        let thread = thread.map_err(|e| Error::io("starting a thread", e))?;
+        let passed = passed.then_some(Passed { to_check, checked });
+        Ok((Self { file, size, passed }, FileCheck(thread)))
+    }
+
+    /// Copies the blob behind the `written` bytes of `out`.
+    pub(super) fn write(self, out: &mut (impl Write + ?Sized), written: u64, stop: &Stop) -> Result<()> {
+        let (mut at, mut own) = (0, Vec::new());
+        while at < self.size {
+            stop.check()?;
+            let mut piece = match &self.passed {
+                Some(passed) => passed.checked.try_recv().unwrap_or_default(),
+                None => std::mem::take(&mut own),
+            };
+            let length = PIECE as u64 - (written + at) % PIECE as u64;
+            piece.resize(length.min(self.size - at) as usize, 0);
+            self.file.read_exact_at(&mut piece, at).map_err(|e| Error::io("reading a blob", e))?;
+            out.write_all(&piece).map_err(|e| Error::io("writing the tar", e))?;
+            at += piece.len() as u64;
+            match &self.passed {
+                // A check that has ended says why.
+                Some(passed) => drop(passed.to_check.send(piece)),
+                None => own = piece,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl FileCheck {
+    /// Waits for the check: whether the file is what the blob's descriptor says.
+    pub(super) fn outcome(self) -> Result<()> {
+        self.0.join().map_err(|_| Error::new(ErrorKind::Internal, "a thread that hashed a blob panicked"))?
+    }
+}
+
+struct Check<'a> {
+    file: &'a File,
+    blob: &'a Descriptor,
+    hasher: Hasher,
+    at: u64,
+}
+
+impl Check<'_> {
+    fn take(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+        self.at += bytes.len() as u64;
+    }
+
+    /// Reads what it was not given, and one byte more than the blob has: it shows a file that is longer.
+    fn rest(&mut self, stop: &Stop) -> Result<()> {
+        let most = self.blob.size().saturating_add(1);
+        let mut piece = vec![0; (most - self.at).min(PIECE as u64) as usize];
+        while self.at < most {
+            stop.check()?;
+            let length = (most - self.at).min(PIECE as u64) as usize;
+            match self.file.read_at(&mut piece[..length], self.at) {
+                Ok(0) => break,
+                Ok(count) => self.take(&piece[..count]),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(Error::io("reading a blob", e)),
+            }
+        }
+        Ok(())
+    }
+
+    fn end(self) -> Result<()> {
+        let actual = (self.at == self.blob.size()).then(|| self.hasher.finish());
+        if actual.as_ref() == Some(self.blob.digest()) {
+            return Ok(());
+        }
+        Err(Mismatch::of(self.blob, actual, self.at).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::sha256;
+
+    fn copied(content: &[u8], blob: &Descriptor, passed: bool) -> (Result<Vec<u8>>, Result<()>) {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(content).unwrap();
+        let stop = Stop::default();
+        let (copy, check) = FileCopy::new(blob, file, passed, &stop).unwrap();
+        let mut out = Vec::new();
+        let written = copy.write(&mut out, 512, &stop);
+        (written.map(|()| out), check.outcome())
+    }
+
+    #[test]
+    fn a_file_is_copied_and_checked_in_both_ways() {
+        let sizes = [0, 1, PIECE - 512, PIECE, PIECE * (IN_FLIGHT + 4) + 1];
+        for (size, passed) in sizes.into_iter().flat_map(|size| [(size, true), (size, false)]) {
+            let content: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
+            let blob = Descriptor::new("text/plain".into(), size as u64, sha256(&content));
+            let (bytes, outcome) = copied(&content, &blob, passed);
+            outcome.unwrap();
+            assert!(bytes.unwrap() == content);
+            // Other bytes, a byte more, and one less.
+            let other = Descriptor::new("text/plain".into(), size as u64, sha256(b"other"));
+            assert_eq!(*copied(&content, &other, passed).1.unwrap_err().kind(), ErrorKind::Corrupt);
+            let longer = [&*content, b"+"].concat();
+            assert_eq!(*copied(&longer, &blob, passed).1.unwrap_err().kind(), ErrorKind::Corrupt);
+            if size > 0 {
+                let (bytes, outcome) = copied(&content[1..], &blob, passed);
+                assert_eq!(*bytes.unwrap_err().kind(), ErrorKind::Io);
+                assert_eq!(*outcome.unwrap_err().kind(), ErrorKind::Corrupt);
+            }
+        }
+    }
+
+    #[test]
+    fn an_output_that_fails_leaves_the_check_to_its_end() {
+        let content = vec![7; PIECE * (IN_FLIGHT + 4)];
+        let blob = Descriptor::new("text/plain".into(), content.len() as u64, sha256(&content));
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&content).unwrap();
+        let stop = Stop::default();
+        let (copy, check) = FileCopy::new(&blob, file, true, &stop).unwrap();
+        let mut out = io::Cursor::new([0; 1000]);
+        assert_eq!(*copy.write(&mut out, 0, &stop).unwrap_err().kind(), ErrorKind::Io);
+        check.outcome().unwrap();
+    }
+}
