@@ -27,6 +27,8 @@ pub use self::options::{Copied, CopyFault, CopyFrom, CopyJob, CopyOptions, Platf
 /// `a_conversion_is_asked_for`). All of it is one [`PushSession`]: a name is set only when everything is
 /// there, also beside a collection or a repair of the target.
 ///
+/// A blob of which a copy before has left a part at the target is continued (rule X 278 `a_push_goes_on_where_it_stopped`).
+///
 /// The last progress event is [`Event::Finished`], always: also when the future is dropped,
 /// unless it was never polled.
 ///

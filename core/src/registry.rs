@@ -39,6 +39,8 @@ pub struct Capabilities {
     pub delete: bool,
     /// [`ImageRegistry::mount_blob`].
     pub mount: bool,
+    /// [`ImageRegistry::partial_blob`]: a push of a blob that was cut is continued.
+    pub partial_blobs: bool,
     /// [`ImageRegistry::push_blob`] and [`ImageRegistry::push_manifest`].
     pub push: bool,
     /// [`ImageRegistry::referrers`].
@@ -57,6 +59,7 @@ impl Capabilities {
         atomic_names: false,
         delete: false,
         mount: false,
+        partial_blobs: false,
         push: false,
         referrers: false,
         repositories: false,
@@ -202,14 +205,32 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
 
     /// Stores a blob in the repository that `reference` names. A blob that is there already is a success.
     ///
+    /// A blob that begins at its first byte takes the place of a [part](Self::partial_blob). One with an
+    /// [offset](Blob::offset) continues the part, and the backend verifies both together; bytes that the part has as well are
+    /// passed over.
+    ///
     /// # Contract
-    /// E 116 `already_exists_is_not_failure`, X 223 `a_pushed_blob_is_what_its_descriptor_says`.
+    /// E 116 `already_exists_is_not_failure`, X 223 `a_pushed_blob_is_what_its_descriptor_says`, X 278
+    /// `a_push_goes_on_where_it_stopped`.
     ///
     /// # Errors
     /// [`Unsupported`](crate::ErrorKind::Unsupported), [`Denied`](crate::ErrorKind::Denied), and the errors of
-    /// `blob`'s own stream: nothing is stored then.
+    /// `blob`'s own stream: nothing is stored then, and with [`Corrupt`](crate::ErrorKind::Corrupt) no part is kept;
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) when the part ends before the offset.
     async fn push_blob(&self, reference: &Reference, blob: Blob) -> Result<()> {
         Err(self.unsupported("store blobs"))
+    }
+
+    /// How many first bytes of a blob a [push](Self::push_blob) that was cut has left, also by a process that was killed. Zero
+    /// is always allowed. They are not verified.
+    ///
+    /// # Contract
+    /// X 278 `a_push_goes_on_where_it_stopped`.
+    ///
+    /// # Errors
+    /// What the medium reports.
+    async fn partial_blob(&self, reference: &Reference, blob: &Descriptor) -> Result<u64> {
+        Ok(0)
     }
 
     /// Whether the repository that `reference` names is known to have a blob, for a caller that would otherwise store
@@ -358,6 +379,7 @@ crate::forward! {
     async bases() -> Result<Vec<String>>;
     async referrers(of: &Reference, subject: &Digest, kind: Option<&MediaType>) -> Result<Vec<Descriptor>>;
     async push_blob(reference: &Reference, blob: Blob) -> Result<()>;
+    async partial_blob(reference: &Reference, blob: &Descriptor) -> Result<u64>;
     async has_blob(reference: &Reference, blob: &Descriptor) -> Result<bool>;
     async mount_blob(reference: &Reference, blob: &Descriptor, from: &Reference) -> Result<bool>;
     async push_manifest(reference: &Reference, manifest: &RawManifest) -> Result<()>;

@@ -18,7 +18,7 @@ use crate::Config;
 use crate::images::Images;
 use crate::members::Member;
 use crate::spool;
-use crate::write::{Change, Writer, take_left, there_is};
+use crate::write::{Change, Writer, partial, take_left, there_is};
 
 plyfold_core::register!(Backend {
     schemes: &["docker-archive", "oci-archive"],
@@ -33,6 +33,7 @@ plyfold_core::register!(Backend {
 
 const CAPABILITIES: Capabilities = Capabilities {
     atomic_names: true,
+    partial_blobs: true,
     push: true,
     referrers: true,
     repositories: true,
@@ -224,6 +225,11 @@ impl ImageRegistry for Archive {
 
     async fn has_blob(&self, reference: &Reference, blob: &Descriptor) -> Result<bool> {
         Ok(self.is_there(reference, blob).await? || self.writer.has_left(blob).await)
+    }
+
+    async fn partial_blob(&self, _: &Reference, blob: &Descriptor) -> Result<u64> {
+        let guard = self.writer.begin(&self.path).await.map_err(|e| e.with_endpoint(self))?;
+        Ok(partial(guard.as_ref(), blob))
     }
 
     async fn push_blob(&self, reference: &Reference, blob: Blob) -> Result<()> {

@@ -35,6 +35,7 @@ const CAPABILITIES: Capabilities = Capabilities {
     atomic_names: true,
     delete: true,
     mount: true,
+    partial_blobs: true,
     push: true,
     referrers: true,
     repositories: true,
@@ -192,7 +193,11 @@ impl ImageRegistry for Layout {
 
     async fn push_blob(&self, _: &Reference, blob: Blob) -> Result<()> {
         self.prepare().await?;
-        self.store.put(blob).await
+        self.store.put_resumable(blob).await
+    }
+
+    async fn partial_blob(&self, _: &Reference, blob: &Descriptor) -> Result<u64> {
+        self.store.partial(blob.digest()).await
     }
 
     async fn has_blob(&self, _: &Reference, blob: &Descriptor) -> Result<bool> {

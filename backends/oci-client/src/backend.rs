@@ -125,6 +125,7 @@ impl ImageRegistry for OciClient {
             atomic_names: false,
             delete: false,
             mount: true,
+            partial_blobs: false,
             push: true,
             referrers: true,
             repositories: true,

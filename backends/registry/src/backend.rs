@@ -31,6 +31,7 @@ const CAPABILITIES: Capabilities = Capabilities {
     atomic_names: false,
     delete: true,
     mount: true,
+    partial_blobs: false,
     push: true,
     referrers: true,
     repositories: true,

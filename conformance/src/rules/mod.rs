@@ -10,6 +10,7 @@
 mod archives;
 mod attestations;
 mod cache;
+mod cut;
 mod disk;
 mod endpoints;
 mod equivalence;

@@ -272,6 +272,10 @@ impl ImageRegistry for Counting {
         self.count().push_blob(reference, blob).await
     }
 
+    async fn partial_blob(&self, reference: &Reference, blob: &Descriptor) -> Result<u64> {
+        self.count().partial_blob(reference, blob).await
+    }
+
     async fn mount_blob(&self, reference: &Reference, blob: &Descriptor, from: &Reference) -> Result<bool> {
         self.count().mount_blob(reference, blob, from).await
     }

@@ -11,6 +11,7 @@ use plyfold_core::{
     Platforms, RawManifest, Reference, Sparse, digest, reference,
 };
 
+use super::cut::a_push_goes_on_where_it_stopped;
 use super::probe::{Before, NAME, assert_kind, at, beside, error_of, of_tag, open, read, sound};
 use crate::fixtures::fill;
 use crate::rule::rules;
@@ -39,6 +40,9 @@ rules! {
     "X 277" a_conversion_is_asked_for:
         "a copy without a conversion keeps the digest; with one the layers are compressed as was asked, documents have the form that \
          was asked for, configurations and diff_ids stay, and the same conversion gives the same digest again",
+    "X 278" a_push_goes_on_where_it_stopped:
+        "of a blob whose transfer was cut a backend that keeps what has arrived says how much that is and takes the rest, and a \
+         copy reads the source from there on; a blob that does not match its digest then is refused, and nothing of it is kept",
     "X 279" images_of_several_places_are_named_last:
         "of images of several places none has its name before everything is there, also what refers to the last of them; a copy \
          that fails sets no name, and one that stores nothing counts what is missing",

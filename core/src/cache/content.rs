@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use oci_spec::image::ImageManifest;
 
-use super::{CacheProvider, Ingest};
+use super::{BlobWriter, CacheProvider, Ingest};
 use crate::manifest::{RawConfig, check_is_image, is_artifact, limits};
 use crate::{
     Advice, Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Fault, MediaType, Mismatch, Result, Size,
@@ -63,7 +63,16 @@ const LOOKS: u32 = 8;
 
 /// Stores a whole blob; damaged content in its place is replaced.
 pub(crate) async fn put(cache: &dyn CacheProvider, blob: Blob) -> Result<()> {
-    let descriptor = blob.descriptor().clone();
+    stored(cache, blob, false).await
+}
+
+/// As [`put`]. What has arrived is kept when the transfer breaks, and a blob with an offset continues it.
+pub(crate) async fn put_resumable(cache: &dyn CacheProvider, blob: Blob) -> Result<()> {
+    stored(cache, blob, true).await
+}
+
+async fn stored(cache: &dyn CacheProvider, blob: Blob, is_resumable: bool) -> Result<()> {
+    let (descriptor, from) = (blob.descriptor().clone(), blob.offset());
     let mut looks = 0;
     let mut writer = loop {
         if let Ingest::Vacant(writer) = cache.ingest(&descriptor).await? {
@@ -79,22 +88,44 @@ pub(crate) async fn put(cache: &dyn CacheProvider, blob: Blob) -> Result<()> {
             Err(e) => return Err(e),
         }
     };
-    writer.set_resumable(false);
-    if writer.offset() > 0 {
+    writer.set_resumable(is_resumable);
+    if from == 0 && writer.offset() > 0 {
         writer.restart().await?;
     }
+    // What is here already is passed over, and the digest decides.
+    let Some(mut known) = writer.offset().checked_sub(from) else {
+        suspend(writer, &descriptor).await;
+        return Err(Error::new(ErrorKind::Unavailable, "the beginning of the blob is no longer there"));
+    };
     // The writer hashes what it stores; hashing the stream as well would only cost time.
     let mut blob = blob.unverified();
     loop {
         let written = match blob.chunk().await {
-            Ok(Some(chunk)) => writer.write(chunk).await,
+            Ok(Some(mut chunk)) => {
+                let skipped = usize::try_from(known).unwrap_or(usize::MAX).min(chunk.len());
+                known -= skipped as u64;
+                chunk.advance(skipped);
+                writer.write(chunk).await
+            }
             Ok(None) => return writer.commit().await,
             Err(e) => Err(e),
         };
         if let Err(e) = written {
-            writer.discard().await;
+            if !is_resumable || *e.kind() == ErrorKind::Corrupt {
+                writer.set_resumable(false);
+                writer.discard().await;
+            } else {
+                suspend(writer, &descriptor).await;
+            }
             return Err(e);
         }
+    }
+}
+
+/// Keeps what has arrived of a blob.
+async fn suspend(writer: Box<dyn BlobWriter>, blob: &Descriptor) {
+    if let Err(lost) = writer.suspend().await {
+        tracing::debug!("the part of {} is not kept: {lost}", blob.digest());
     }
 }
 

@@ -305,6 +305,16 @@ pub trait CacheProviderExt: CacheProvider {
         content::put(self.as_provider(), blob).await
     }
 
+    /// As [`put`](Self::put), for a transfer that may be cut: what has arrived is [kept](CacheProvider::partial) then, and a blob
+    /// that has an [offset](Blob::offset) continues it. Both together are verified.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put), and nothing is kept with [`Corrupt`](crate::ErrorKind::Corrupt);
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) when what was kept ends before the offset.
+    async fn put_resumable(&self, blob: Blob) -> Result<()> {
+        content::put_resumable(self.as_provider(), blob).await
+    }
+
     /// Reads a stored blob to its end, to verify it.
     ///
     /// # Errors

@@ -28,11 +28,21 @@ impl ImageRegistry for CacheTarget {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { atomic_names: true, push: true, sparse: true, ..as_registry(&self.0).capabilities() }
+        Capabilities {
+            atomic_names: true,
+            partial_blobs: true,
+            push: true,
+            sparse: true,
+            ..as_registry(&self.0).capabilities()
+        }
     }
 
     async fn push_blob(&self, _: &Reference, blob: Blob) -> Result<()> {
-        content::put(&self.0, blob).await
+        content::put_resumable(&self.0, blob).await
+    }
+
+    async fn partial_blob(&self, _: &Reference, blob: &Descriptor) -> Result<u64> {
+        self.0.partial(blob.digest()).await
     }
 
     async fn has_blob(&self, _: &Reference, blob: &Descriptor) -> Result<bool> {

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
+use std::io::{Seek as _, SeekFrom};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -207,19 +208,30 @@ impl Ends<'_> {
             });
             return Ok(());
         }
-        let started = self.options.progress.start(blob, 0);
-        let attempt = AtomicU32::new(0);
-        let moved = self.retrying(digest.as_ref(), || async {
-            let content = self.opened(blob, file).await.map_err(|e| of_source(e, digest))?;
+        let there = self.retrying(digest.as_ref(), || self.partial(blob)).await.map_err(at)?;
+        let started = self.options.progress.start(blob, there);
+        let (attempt, there) = (&AtomicU32::new(0), &AtomicU64::new(0));
+        let put = |from| async move {
+            let content = self.opened(blob, file, from).await.map_err(|e| of_source(e, digest))?;
             let attempt = attempt.fetch_add(1, Ordering::Relaxed) + 1;
+            there.store(content.offset(), Ordering::Relaxed);
             self.session.put_blob(self.watched(content, attempt)?).await
+        };
+        let moved = self.retrying(digest.as_ref(), || async {
+            let from = self.partial(blob).await?;
+            match put(from).await {
+                // The bytes of an attempt before may have been wrong: all of it once more.
+                Err(e) if from > 0 && *e.kind() == ErrorKind::Corrupt => put(0).await,
+                outcome => outcome,
+            }
         });
         match moved.await.map_err(at) {
             // Such a layer may exist only at its own URL, even when the descriptor lists no URL.
             Err(e) if foreign && *e.kind() == ErrorKind::NotFound => left_out(),
             outcome => {
                 outcome?;
-                self.counts.moved.fetch_add(blob.size(), Ordering::Relaxed);
+                let moved = blob.size().saturating_sub(there.load(Ordering::Relaxed));
+                self.counts.moved.fetch_add(moved, Ordering::Relaxed);
                 self.counts.went(digest, self.target);
                 started.done();
             }
@@ -227,17 +239,31 @@ impl Ends<'_> {
         Ok(())
     }
 
-    /// The content of a blob: from a file, from the source, or made of what the source has.
-    async fn opened(&self, blob: &Descriptor, file: Option<&File>) -> Result<Blob> {
+    /// The content of a blob from a byte on: from a file, from the source, or made of what the source has.
+    async fn opened(&self, blob: &Descriptor, file: Option<&File>, from: u64) -> Result<Blob> {
+        if from == blob.size() && from > 0 {
+            return Blob::ranged(blob, from..from, stream::empty());
+        }
+        let range = if from == 0 { BlobRange::FULL } else { BlobRange::from_start(from) };
         let reading = |e| Error::io("reading a compressed layer", e);
         let recipe = locked(&self.counts.made).recipes.get(blob.digest()).cloned();
-        let file = match (file, recipe) {
+        let mut file = match (file, recipe) {
             (Some(file), _) => reopened(file).map_err(reading)?,
             // It was at the target before; or this is another place than the one that it was brought to.
             (None, Some(recipe)) => self.make(&recipe).await?.file,
-            (None, None) => return self.from.fetch_blob(self.image, blob, BlobRange::FULL).await,
+            (None, None) => return self.from.fetch_blob(self.image, blob, range).await,
         };
-        Blob::from_reader(blob, BlobRange::FULL, file)
+        file.seek(SeekFrom::Start(from)).map_err(reading)?;
+        Blob::from_reader(blob, range, file)
+    }
+
+    /// How many first bytes of a blob a copy before has left at the target.
+    async fn partial(&self, blob: &Descriptor) -> Result<u64> {
+        if !self.to.capabilities().partial_blobs {
+            return Ok(0);
+        }
+        let there = self.session.partial_blob(blob).await?;
+        Ok(there.min(blob.size()))
     }
 
     /// Counts a blob as a copy would.
@@ -272,19 +298,19 @@ impl Ends<'_> {
         false
     }
 
-    /// The same bytes, verified, with progress events.
+    /// The same bytes, with progress events; verified from the first one on, else by the target.
     fn watched(&self, content: Blob, attempt: u32) -> Result<Blob> {
         let descriptor = content.descriptor().clone();
         let (digest, progress) = (descriptor.digest().clone(), self.options.progress.clone());
         let endpoint = content.endpoint().map_or_else(|| self.from.to_string(), str::to_owned);
         progress.emit(Event::BlobOpened { digest: digest.clone(), endpoint, attempt });
-        let mut received = 0;
+        let (offset, mut received) = (content.offset(), content.offset());
         let told = content.unverified().map_ok(move |chunk| {
             received += chunk.len() as u64;
             progress.emit(Event::BlobProgress { digest: digest.clone(), received });
             chunk
         });
-        Blob::new(&descriptor, told)
+        Blob::ranged(&descriptor, offset..descriptor.size(), told)
     }
 
     /// Stores documents by `attempt`, and what they need by `repair` when that is gone. `at` says of an attempt's error where it is.

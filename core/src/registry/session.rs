@@ -90,6 +90,14 @@ impl<'a> PushSession<'a> {
         self.noted(blob.digest(), self.registry.mount_blob(self.target, blob, from)).await
     }
 
+    /// As [`ImageRegistry::partial_blob`].
+    ///
+    /// # Errors
+    /// As [`ImageRegistry::partial_blob`].
+    pub async fn partial_blob(&self, blob: &Descriptor) -> Result<u64> {
+        self.registry.partial_blob(self.target, blob).await
+    }
+
     /// Stores a blob.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ mod attested;
 mod baseline;
 mod command;
 mod compared;
+mod continued;
 mod conversions;
 mod daemon;
 mod disks;

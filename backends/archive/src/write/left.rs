@@ -21,6 +21,28 @@ pub(super) struct Left {
     blobs: HashMap<Digest, Member>,
     pub(super) folders: BTreeSet<String>,
     pub(super) end: u64,
+    /// The blob behind it that was being written.
+    pub(super) cut: Option<Appending>,
+}
+
+/// A blob on its way into the file.
+#[derive(Debug)]
+pub(super) struct Appending {
+    pub(super) digest: Digest,
+    /// Bytes that it is to have.
+    pub(super) wanted: u64,
+    /// Of all bytes that are written.
+    pub(super) hasher: Hasher,
+    /// Where its content begins.
+    pub(super) start: u64,
+    /// Bytes that are written.
+    pub(super) size: u64,
+}
+
+impl Appending {
+    pub(super) fn is_of(&self, blob: &Descriptor) -> bool {
+        (&self.digest, self.wanted) == (blob.digest(), blob.size())
+    }
 }
 
 impl Left {
@@ -45,7 +67,12 @@ impl Left {
             let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
             let (offset, size) = (entry.raw_file_position(), entry.size());
             let next = offset.checked_add(size).and_then(|end| end.checked_next_multiple_of(BLOCK));
-            let Some(next) = next.filter(|next| *next <= length) else { break };
+            let Some(next) = next.filter(|next| *next <= length) else {
+                if entry.header().entry_type() == EntryType::Regular && left.folders.contains("blobs") {
+                    left.cut = cut(file, &path, (offset, size), stop)?;
+                }
+                break;
+            };
             match entry.header().entry_type() {
                 EntryType::Directory => _ = left.folders.insert(path.trim_end_matches('/').to_owned()),
                 EntryType::Regular => {
@@ -75,6 +102,17 @@ impl Left {
     pub(super) fn is_empty(&self) -> bool {
         self.blobs.is_empty()
     }
+}
+
+/// The beginning of a blob whose content, at a place of so many bytes, goes to the end of the file.
+fn cut(file: &Arc<File>, path: &str, (start, wanted): (u64, u64), stop: &Stop) -> Result<Option<Appending>> {
+    let failed = |e| Error::io("reading what a writer of the archive has left", e);
+    let Some(digest) = digest_of(path) else { return Ok(None) };
+    let mut hasher = Hasher::like(&digest)?;
+    // Where the padding alone is missing all of it is there.
+    let there = Member::new(file.clone(), start, wanted).reader(0);
+    let size = hasher.read_all(stop.reader(there)).map_err(failed)?;
+    Ok(Some(Appending { digest, wanted, hasher, start, size }))
 }
 
 /// The digest that a member is named by.

@@ -9,12 +9,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use plyfold_core::blocking::blocking;
-use plyfold_core::{Blob, Descriptor, Digest, Error, ErrorKind, Result};
+use plyfold_core::{Blob, Descriptor, Digest, ErrorKind, Result};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::Config;
 use crate::members::Member;
-use part::{Part, STEP};
+use part::{Part, STEP, not_begun};
 pub(crate) use place::there_is;
 pub(crate) use publish::Change;
 use pushed::Pushed;
@@ -64,28 +64,43 @@ impl Writer {
         take_left(&mut part, blob)
     }
 
-    /// Appends a blob. With an error, or dropped, it is not there. A thread that writes owns the right to write, also for a
-    /// caller that is gone.
+    /// Appends a blob, or goes on with one. With an error, or dropped, it is not there, and what has arrived is kept for the next
+    /// attempt unless it is wrong. A thread that writes owns the right to write, also for a caller that is gone.
     pub(crate) async fn append(&self, mut guard: Guard, blob: Blob) -> Result<()> {
-        let mut appended = guard.as_mut().ok_or_else(not_begun)?.append(blob.descriptor())?;
+        let (descriptor, from) = (blob.descriptor().clone(), blob.offset());
+        let part = guard.as_mut().ok_or_else(not_begun)?;
+        let mut known = part.append(&descriptor, from)? - from;
         let (mut blob, mut bytes) = (blob.unverified(), Vec::new());
-        while let Some(chunk) = blob.chunk().await? {
-            bytes.extend_from_slice(&chunk);
-            if bytes.len() >= STEP {
-                let writing = blocking(move |_| {
-                    guard.as_ref().ok_or_else(not_begun)?.extend(&mut appended, &bytes)?;
-                    bytes.clear();
-                    Ok((guard, appended, bytes))
-                });
-                (guard, appended, bytes) = writing.await?;
+        loop {
+            let next = blob.chunk().await;
+            if let Ok(Some(chunk)) = &next {
+                // What is there already is passed over, and the digest decides.
+                let skipped = usize::try_from(known).unwrap_or(usize::MAX).min(chunk.len());
+                known -= skipped as u64;
+                bytes.extend_from_slice(&chunk[skipped..]);
+                if bytes.len() < STEP {
+                    continue;
+                }
+            }
+            (guard, bytes) = blocking(move |_| {
+                guard.as_mut().ok_or_else(not_begun)?.extend(&bytes)?;
+                bytes.clear();
+                Ok((guard, bytes))
+            })
+            .await?;
+            match next {
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    return blocking(move |_| guard.as_mut().ok_or_else(not_begun)?.end(&descriptor)).await;
+                }
+                Err(e) => {
+                    if let Some(part) = guard.as_mut().filter(|_| *e.kind() == ErrorKind::Corrupt) {
+                        part.forget();
+                    }
+                    return Err(e);
+                }
             }
         }
-        blocking(move |_| {
-            let part = guard.as_mut().ok_or_else(not_begun)?;
-            part.extend(&mut appended, &bytes)?;
-            part.end(appended)
-        })
-        .await
     }
 
     /// Makes what is stored the archive, with the names of `change`. `published` is called then: what is in the archive is looked
@@ -113,11 +128,12 @@ impl Writer {
     }
 }
 
+/// How many bytes a push that was cut has left of a blob.
+pub(crate) fn partial(part: Option<&Part>, blob: &Descriptor) -> u64 {
+    part.map_or(0, |part| part.partial(blob))
+}
+
 /// Whether a writer that was ended has left a blob: it is stored then.
 pub(crate) fn take_left(part: &mut Option<Part>, blob: &Descriptor) -> bool {
     part.as_mut().is_some_and(|part| part.take_left(blob))
-}
-
-fn not_begun() -> Error {
-    Error::new(ErrorKind::Internal, "the archive is not being written")
 }

@@ -12,11 +12,11 @@ use plyfold_core::digest::Hasher;
 use plyfold_core::durable::{parent, sync_folder};
 use plyfold_core::layout_index::blob_name;
 use plyfold_core::save::{file_header, folder_header};
-use plyfold_core::{Descriptor, Error, Mismatch, RangeWrite as _, RawManifest, Result};
+use plyfold_core::{Descriptor, Error, ErrorKind, Mismatch, RangeWrite as _, RawManifest, Result};
 use rustix::fs::{Mode, OFlags};
 use tempfile::TempPath;
 
-use super::left::{BLOCK, Left};
+use super::left::{Appending, BLOCK, Left};
 use super::place::{self, SECRET, hide, there_is};
 use super::pushed::Pushed;
 use crate::members::Member;
@@ -27,7 +27,7 @@ pub(super) const STEP: usize = 1 << 20;
 const COPIED: u64 = 64 << 20;
 
 /// An archive that is being written. It is locked (`flock`), so each has one writer. Dropped, it stays for the next writer when it
-/// has any blob.
+/// has any blob, or a part of one.
 #[derive(Debug)]
 pub(crate) struct Part {
     file: Arc<File>,
@@ -42,18 +42,10 @@ pub(crate) struct Part {
     pub(super) pushed: Pushed,
     /// What a writer before has left.
     left: Left,
+    /// The blob that is being written behind the complete members, or was when its transfer broke.
+    cut: Option<Appending>,
     /// Its file is the archive by now.
     pub(super) is_published: bool,
-}
-
-/// A blob on its way into the file.
-pub(super) struct Appending {
-    blob: Descriptor,
-    hasher: Hasher,
-    /// Where its content begins.
-    start: u64,
-    /// Bytes that are written.
-    size: u64,
 }
 
 impl Part {
@@ -72,11 +64,12 @@ impl Part {
             target: target.to_owned(),
             end: left.end,
             folders: std::mem::take(&mut left.folders),
+            cut: left.cut.take(),
             pushed,
             left,
             is_published: false,
         };
-        part.file.set_len(part.end).map_err(|e| part.failed(e))?;
+        part.file.set_len(part.written()).map_err(|e| part.failed(e))?;
         // What a killed writer has left of a copy.
         let _ = fs::remove_file(part.second());
         part.folder("blobs")?;
@@ -90,32 +83,59 @@ impl Part {
         true
     }
 
-    /// Begins a blob behind the members that are complete.
-    pub(super) fn append(&mut self, blob: &Descriptor) -> Result<Appending> {
+    /// Where the last byte ends that a writer may go on from.
+    fn written(&self) -> u64 {
+        self.cut.as_ref().map_or(self.end, |cut| cut.start + cut.size)
+    }
+
+    /// How many bytes there are of a blob whose transfer broke.
+    pub(super) fn partial(&self, blob: &Descriptor) -> u64 {
+        self.cut.as_ref().filter(|cut| cut.is_of(blob)).map_or(0, |cut| cut.size)
+    }
+
+    /// Begins a blob behind the members that are complete, or goes on with one whose transfer broke; from which byte of it on.
+    ///
+    /// # Errors
+    /// `Unavailable` when there are fewer bytes than `from` says.
+    pub(super) fn append(&mut self, blob: &Descriptor, from: u64) -> Result<u64> {
+        let there = self.partial(blob);
+        if from > there {
+            let message = "the beginning of the blob is no longer there";
+            return Err(Error::new(ErrorKind::Unavailable, message));
+        }
+        if from > 0 {
+            return Ok(there);
+        }
+        self.cut = None;
         let name = blob_name(blob.digest());
         if let Some((folder, _)) = name.rsplit_once('/') {
             self.folder(folder)?;
         }
-        let (blob, hasher, header) =
-            (blob.clone(), Hasher::like(blob.digest())?, file_header(&name, blob.size())?);
+        let (hasher, header) = (Hasher::like(blob.digest())?, file_header(&name, blob.size())?);
         self.write(&header, self.end)?;
-        Ok(Appending { blob, hasher, start: self.end + header.len() as u64, size: 0 })
+        let (digest, wanted) = (blob.digest().clone(), blob.size());
+        self.cut = Some(Appending { digest, wanted, hasher, start: self.end + header.len() as u64, size: 0 });
+        Ok(0)
     }
 
-    /// Writes the next bytes of a blob.
-    pub(super) fn extend(&self, blob: &mut Appending, bytes: &[u8]) -> Result<()> {
-        blob.hasher.update(bytes);
-        self.write(bytes, blob.start + blob.size)?;
-        blob.size += bytes.len() as u64;
-        Ok(())
+    /// Writes the next bytes of the blob that was begun.
+    pub(super) fn extend(&mut self, bytes: &[u8]) -> Result<()> {
+        let Some(mut cut) = self.cut.take() else { return Err(not_begun()) };
+        let written = self.write(bytes, cut.start + cut.size);
+        if written.is_ok() {
+            cut.hasher.update(bytes);
+            cut.size += bytes.len() as u64;
+        }
+        self.cut = Some(cut);
+        written
     }
 
-    /// Ends a blob: it is stored then, if it is what its digest says.
-    pub(super) fn end(&mut self, appended: Appending) -> Result<()> {
-        let Appending { blob, hasher, start, size } = appended;
+    /// Ends the blob: it is stored then, if it is what its digest says. If not, nothing of it is kept.
+    pub(super) fn end(&mut self, blob: &Descriptor) -> Result<()> {
+        let Some(Appending { hasher, start, size, .. }) = self.cut.take() else { return Err(not_begun()) };
         let actual = hasher.finish();
         if size != blob.size() || actual != *blob.digest() {
-            return Err(Mismatch::of(&blob, Some(actual), size).into());
+            return Err(Mismatch::of(blob, Some(actual), size).into());
         }
         // Fills the last block.
         let (end, next) = (start + size, (start + size).next_multiple_of(BLOCK));
@@ -123,6 +143,11 @@ impl Part {
         self.end = next;
         self.pushed.add(blob.digest().clone(), Member::new(self.file.clone(), start, size));
         Ok(())
+    }
+
+    /// Keeps nothing of the blob that was begun.
+    pub(super) fn forget(&mut self) {
+        self.cut = None;
     }
 
     fn folder(&mut self, name: &str) -> Result<()> {
@@ -148,21 +173,22 @@ impl Part {
         if self.pushed.get(blob.digest()).is_some() || self.take_left(blob) {
             return Ok(());
         }
-        let mut appended = self.append(blob)?;
+        self.append(blob, 0)?;
         let mut buffer = Vec::with_capacity(STEP.min(blob.size() as usize + 1));
         loop {
             buffer.clear();
             let read = content.by_ref().take(STEP as u64).read_to_end(&mut buffer);
             if read.map_err(|e| Error::io("reading the archive", e))? == 0 {
-                return self.end(appended);
+                return self.end(blob);
             }
-            self.extend(&mut appended, &buffer)?;
+            self.extend(&buffer)?;
         }
     }
 
     /// Begins what stands behind the blobs: it goes with the next attempt if this one fails. Where something is left that
     /// was not asked for, the blobs are copied into another file first.
     pub(super) fn tail<'a>(&'a mut self, stop: &'a Stop) -> Result<Tail<'a>> {
+        self.cut = None;
         if self.left.is_empty() {
             // An attempt before may have given it the mode of the archive that was there.
             hide(&self.file);
@@ -212,10 +238,11 @@ impl Drop for Part {
             return;
         }
         // Nothing in it has a name. The lock is held until it is gone.
-        let _ = if self.left.is_empty() && self.pushed.is_empty() {
+        let has_part = self.cut.as_ref().is_some_and(|cut| cut.size > 0);
+        let _ = if self.left.is_empty() && self.pushed.is_empty() && !has_part {
             fs::remove_file(&self.place)
         } else {
-            self.file.set_len(self.end)
+            self.file.set_len(self.written())
         };
     }
 }
@@ -229,6 +256,10 @@ fn mode_of_new(folder: &Path) -> io::Result<u32> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(".plyfold-tmp-").permissions(Permissions::from_mode(0o666));
     Ok(builder.tempfile_in(folder)?.as_file().metadata()?.mode())
+}
+
+pub(super) fn not_begun() -> Error {
+    Error::new(ErrorKind::Internal, "the archive is not being written")
 }
 
 /// The end of an archive.
@@ -290,7 +321,7 @@ impl Tail<'_> {
         let identity =
             |there: &Metadata| (there.dev(), there.ino(), there.len(), there.mtime(), there.mtime_nsec());
         if now.as_ref().map(identity) != there.map(identity) {
-            let error = Error::new(plyfold_core::ErrorKind::Unavailable, "the archive was changed meanwhile");
+            let error = Error::new(ErrorKind::Unavailable, "the archive was changed meanwhile");
             return Err(error.with_context("path", part.target.display()));
         }
         stop.check()?;

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{Read, Seek as _, SeekFrom};
+use std::io::{Read, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -14,7 +14,7 @@ use plyfold_core::cache::MissingBlob;
 use plyfold_core::digest::Hasher;
 use plyfold_core::manifest::limits;
 use plyfold_core::{
-    Blob, BlobRange, Descriptor, Digest, Error, Mismatch, RawManifest, Result, digest, printable,
+    Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Mismatch, RawManifest, Result, digest, printable,
 };
 
 use crate::durable::{self, Temp};
@@ -31,6 +31,8 @@ const READ: &str = "Directory Transport Version: 1.";
 const VERSION_LIMIT: u64 = 4096;
 /// The mode of files, as other tools write them.
 const MODE: u32 = 0o644;
+/// Bytes of a blob that are written at once.
+const STEP: usize = 256 << 10;
 /// How the names of unfinished files end.
 const PART: &str = ".plyfold-part";
 
@@ -194,13 +196,6 @@ impl Folder {
         }
     }
 
-    /// Writes a blob, whose content verifies itself.
-    pub(super) fn write_blob(&self, digest: &Digest, content: impl Read, stop: &Stop) -> Result<()> {
-        self.write(&blob_name(digest), content, stop)?;
-        self.is_verified(digest);
-        Ok(())
-    }
-
     /// Makes the directory when there is none.
     ///
     /// # Errors
@@ -244,19 +239,82 @@ impl Folder {
     /// # Errors
     /// Those of `content`: nothing is written then.
     pub(super) fn write(&self, name: &str, content: impl Read, stop: &Stop) -> Result<()> {
-        let path = self.path().join(format!(".{name}{PART}"));
-        let mut temp = loop {
-            stop.check()?;
-            match Temp::claim_at(&path)? {
-                Some(temp) => break temp,
-                // Its owner writes the same.
-                None => thread::sleep(Duration::from_millis(5)),
-            }
-        };
+        let path = self.part(name);
+        let mut temp = claim(&path, stop)?;
         let writing = |e| Error::io(format!("writing {}", path.display()), e);
         temp.file().set_len(0).map_err(writing)?;
         std::io::copy(&mut stop.reader(content), temp.file()).map_err(writing)?;
         temp.publish(&self.path().join(name), MODE)
+    }
+
+    /// Bytes of a blob that a writer before has left.
+    pub(super) fn partial(&self, blob: &Descriptor) -> Result<u64> {
+        let found = files::look(&self.part(&blob_name(blob.digest())))?;
+        Ok(found.map_or(0, |found| found.len()).min(blob.size()))
+    }
+
+    /// Writes a blob atomically, or goes on with what a writer before has left of it: `content` begins at the blob's byte `from`.
+    ///
+    /// # Errors
+    /// Those of `content`: what has arrived is kept then. `Corrupt` when it is not what its digest says, and nothing is kept.
+    pub(super) fn write_blob(
+        &self,
+        blob: &Descriptor,
+        from: u64,
+        content: impl Read,
+        stop: &Stop,
+    ) -> Result<()> {
+        let name = blob_name(blob.digest());
+        let path = self.part(&name);
+        let writing = |e| Error::io(format!("writing {}", path.display()), e);
+        let mut temp = claim(&path, stop)?;
+        if from == 0 {
+            temp.file().set_len(0).map_err(writing)?;
+        }
+        let mut hasher = Hasher::like(blob.digest())?;
+        // It is read from its start, and written to at its end.
+        let mut size = hasher.read_all(stop.reader(temp.file())).map_err(writing)?;
+        let known = size.checked_sub(from).ok_or_else(|| {
+            Error::new(ErrorKind::Unavailable, "the beginning of the blob is no longer there")
+        });
+        let mut content = stop.reader(content);
+        let copied = known.and_then(|known| {
+            // What is there already is passed over, and the digest decides.
+            std::io::copy(&mut content.by_ref().take(known), &mut std::io::sink()).map_err(writing)?;
+            let mut piece = vec![0; STEP];
+            loop {
+                match content.read(&mut piece) {
+                    Ok(0) => return Ok(()),
+                    Ok(count) => {
+                        temp.file().write_all(&piece[..count]).map_err(writing)?;
+                        hasher.update(&piece[..count]);
+                        size += count as u64;
+                    }
+                    Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                    Err(e) => return Err(writing(e)),
+                }
+            }
+        });
+        match copied {
+            Err(e) if *e.kind() == ErrorKind::Corrupt => return Err(e),
+            Err(e) => {
+                temp.keep();
+                return Err(e);
+            }
+            Ok(()) => {}
+        }
+        let actual = hasher.finish();
+        if size != blob.size() || actual != *blob.digest() {
+            return Err(Mismatch::of(blob, Some(actual), size).into());
+        }
+        temp.publish(&self.path().join(name), MODE)?;
+        self.is_verified(blob.digest());
+        Ok(())
+    }
+
+    /// Where a file is written before it has its name.
+    fn part(&self, name: &str) -> PathBuf {
+        self.path().join(format!(".{name}{PART}"))
     }
 
     fn no_image(&self) -> Error {
@@ -265,6 +323,18 @@ impl Folder {
             return error.with_hint("it is a layout directory, which opens as oci:DIRECTORY");
         }
         error
+    }
+}
+
+/// The file at a path that is not locked by another writer.
+fn claim(path: &Path, stop: &Stop) -> Result<Temp> {
+    loop {
+        stop.check()?;
+        match Temp::claim_at(path)? {
+            Some(temp) => return Ok(temp),
+            // Its owner writes the same.
+            None => thread::sleep(Duration::from_millis(5)),
+        }
     }
 }
 

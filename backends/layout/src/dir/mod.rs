@@ -31,6 +31,7 @@ plyfold_core::register!(Backend {
 
 const CAPABILITIES: Capabilities = Capabilities {
     atomic_names: true,
+    partial_blobs: true,
     push: true,
     repositories: true,
     sparse: true,
@@ -147,8 +148,14 @@ impl ImageRegistry for Directory {
         if self.work(is_there).await? {
             return Ok(());
         }
-        let (digest, content) = (blob.descriptor().digest().clone(), blob.into_reader());
-        self.work(move |folder, stop| folder.write_blob(&digest, content, stop)).await
+        let (descriptor, from) = (blob.descriptor().clone(), blob.offset());
+        let content = blob.unverified().into_reader();
+        self.work(move |folder, stop| folder.write_blob(&descriptor, from, content, stop)).await
+    }
+
+    async fn partial_blob(&self, _: &Reference, blob: &Descriptor) -> Result<u64> {
+        let wanted = blob.clone();
+        self.work(move |folder, _| folder.partial(&wanted)).await
     }
 
     async fn lease(&self, _: &[Digest]) -> Result<Lease> {

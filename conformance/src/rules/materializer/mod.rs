@@ -3,7 +3,7 @@
 mod content;
 mod forms;
 mod hash_tree;
-mod large;
+pub(super) mod large;
 mod made;
 
 use std::collections::HashSet;

@@ -66,6 +66,8 @@ pub(super) enum Fault {
     OneSbomOnly,
     OutageNotRetryable,
     ParentsForced,
+    PartsForgotten,
+    PartsNotVerified,
     PlatformIgnored,
     PlatformlessIgnored,
     PlatformsHidden,
@@ -308,8 +310,20 @@ impl ImageRegistry for BrokenRegistry {
         if self.fault == Fault::SecondPushFails && !first {
             return Err(Error::new(ErrorKind::Denied, "it exists"));
         }
+        if self.fault == Fault::PartsNotVerified && blob.offset() > 0 {
+            // As one that takes whatever fills the length: here that of a part whose rest is wrong.
+            let _ = self.inner.push_blob(reference, blob).await;
+            return Ok(());
+        }
         let blob = if self.fault == Fault::PushUnverified { blob.unverified() } else { blob };
         self.inner.push_blob(reference, blob).await
+    }
+
+    async fn partial_blob(&self, reference: &Reference, blob: &Descriptor) -> Result<u64> {
+        match self.fault {
+            Fault::PartsForgotten => Ok(0),
+            _ => self.inner.partial_blob(reference, blob).await,
+        }
     }
 
     async fn has_blob(&self, reference: &Reference, blob: &Descriptor) -> Result<bool> {

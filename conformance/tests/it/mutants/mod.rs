@@ -90,6 +90,7 @@ const REGISTRY: &[(&str, &[Fault])] = &[
     ("X 275", &[Fault::SubsetForgetsAttestations, Fault::SubsetLosesItsDigest]),
     ("X 276", &[Fault::CosignTagsLost, Fault::ReferrersUnlisted]),
     ("X 277", &[Fault::ConversionForgotten, Fault::CopyRecompresses]),
+    ("X 278", &[Fault::PartsForgotten, Fault::PartsNotVerified]),
     ("X 279", &[Fault::NamesPlaceByPlace]),
     ("X 280", &[Fault::ReferrersLost]),
 ];
