@@ -17,16 +17,11 @@ const PIECE: usize = 512 << 10;
 /// Pieces that wait to be hashed.
 const IN_FLIGHT: usize = 8;
 
-/// What copies a blob.
+/// What copies a blob. The bytes that are written are those that are hashed: a file may change while it is read.
 pub(super) struct FileCopy {
     file: Arc<File>,
     size: u64,
-    /// Takes pieces to the thread that hashes, and brings them back; without it that thread reads the file itself.
-    passed: Option<Passed>,
-}
-
-/// Pieces on their way to the check, and back.
-struct Passed {
+    /// Takes pieces to the thread that hashes, and brings them back.
     to_check: SyncSender<Vec<u8>>,
     checked: Receiver<Vec<u8>>,
 }
@@ -35,9 +30,8 @@ struct Passed {
 pub(super) struct FileCheck(JoinHandle<Result<()>>);
 
 impl FileCopy {
-    /// The copy of a blob, which is all of `file`, and its check, which has begun. With `passed` the copy waits for the
-    /// check, and the file is read once; without it neither waits for the other, and the file is read twice.
-    pub(super) fn new(blob: &Descriptor, file: File, passed: bool, stop: &Stop) -> Result<(Self, FileCheck)> {
+    /// The copy of a blob, which is all of `file`, and its check, which has begun.
+    pub(super) fn new(blob: &Descriptor, file: File, stop: &Stop) -> Result<(Self, FileCheck)> {
         let (file, size) = (Arc::new(file), blob.size());
         let start = Hasher::like(blob.digest())?;
         let (to_check, pieces) = mpsc::sync_channel::<Vec<u8>>(IN_FLIGHT);
@@ -55,29 +49,22 @@ impl FileCopy {
         };
         let thread = thread::Builder::new().name("plyfold-check".to_owned()).spawn(check);
         let thread = thread.map_err(|e| Error::io("starting a thread", e))?;
-        let passed = passed.then_some(Passed { to_check, checked });
-        Ok((Self { file, size, passed }, FileCheck(thread)))
+        Ok((Self { file, size, to_check, checked }, FileCheck(thread)))
     }
 
     /// Copies the blob behind the `written` bytes of `out`.
     pub(super) fn write(self, out: &mut (impl Write + ?Sized), written: u64, stop: &Stop) -> Result<()> {
-        let (mut at, mut own) = (0, Vec::new());
+        let mut at = 0;
         while at < self.size {
             stop.check()?;
-            let mut piece = match &self.passed {
-                Some(passed) => passed.checked.try_recv().unwrap_or_default(),
-                None => std::mem::take(&mut own),
-            };
+            let mut piece = self.checked.try_recv().unwrap_or_default();
             let length = PIECE as u64 - (written + at) % PIECE as u64;
             piece.resize(length.min(self.size - at) as usize, 0);
             self.file.read_exact_at(&mut piece, at).map_err(|e| Error::io("reading a blob", e))?;
             out.write_all(&piece).map_err(|e| Error::io("writing the tar", e))?;
             at += piece.len() as u64;
-            match &self.passed {
-                // A check that has ended says why.
-                Some(passed) => drop(passed.to_check.send(piece)),
-                None => own = piece,
-            }
+            // A check that has ended says why.
+            drop(self.to_check.send(piece));
         }
         Ok(())
     }
@@ -134,36 +121,67 @@ mod tests {
     use super::*;
     use crate::digest::sha256;
 
-    fn copied(content: &[u8], blob: &Descriptor, passed: bool) -> (Result<Vec<u8>>, Result<()>) {
+    fn copied(content: &[u8], blob: &Descriptor) -> (Result<Vec<u8>>, Result<()>) {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(content).unwrap();
         let stop = Stop::default();
-        let (copy, check) = FileCopy::new(blob, file, passed, &stop).unwrap();
+        let (copy, check) = FileCopy::new(blob, file, &stop).unwrap();
         let mut out = Vec::new();
         let written = copy.write(&mut out, 512, &stop);
         (written.map(|()| out), check.outcome())
     }
 
     #[test]
-    fn a_file_is_copied_and_checked_in_both_ways() {
+    fn a_file_is_copied_and_checked() {
         let sizes = [0, 1, PIECE - 512, PIECE, PIECE * (IN_FLIGHT + 4) + 1];
-        for (size, passed) in sizes.into_iter().flat_map(|size| [(size, true), (size, false)]) {
+        for size in sizes {
             let content: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
             let blob = Descriptor::new("text/plain".into(), size as u64, sha256(&content));
-            let (bytes, outcome) = copied(&content, &blob, passed);
+            let (bytes, outcome) = copied(&content, &blob);
             outcome.unwrap();
             assert!(bytes.unwrap() == content);
             // Other bytes, a byte more, and one less.
             let other = Descriptor::new("text/plain".into(), size as u64, sha256(b"other"));
-            assert_eq!(*copied(&content, &other, passed).1.unwrap_err().kind(), ErrorKind::Corrupt);
+            assert_eq!(*copied(&content, &other).1.unwrap_err().kind(), ErrorKind::Corrupt);
             let longer = [&*content, b"+"].concat();
-            assert_eq!(*copied(&longer, &blob, passed).1.unwrap_err().kind(), ErrorKind::Corrupt);
+            assert_eq!(*copied(&longer, &blob).1.unwrap_err().kind(), ErrorKind::Corrupt);
             if size > 0 {
-                let (bytes, outcome) = copied(&content[1..], &blob, passed);
+                let (bytes, outcome) = copied(&content[1..], &blob);
                 assert_eq!(*bytes.unwrap_err().kind(), ErrorKind::Io);
                 assert_eq!(*outcome.unwrap_err().kind(), ErrorKind::Corrupt);
             }
         }
+    }
+
+    /// An output that changes the file behind each piece that it takes.
+    struct Changing(File, Vec<u8>);
+
+    impl Write for Changing {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.1.extend_from_slice(bytes);
+            self.0.write_all_at(b"changed", self.1.len() as u64 + 1000)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_file_that_changes_while_it_is_copied_is_an_error() {
+        let content = vec![7; PIECE * 40];
+        let blob = Descriptor::new("text/plain".into(), content.len() as u64, sha256(&content));
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&content).unwrap();
+        let stop = Stop::default();
+        let mut out = Changing(file.try_clone().unwrap(), Vec::new());
+        let (copy, check) = FileCopy::new(&blob, file, &stop).unwrap();
+        // A check that read the file itself would be ahead by now.
+        thread::sleep(std::time::Duration::from_millis(100));
+        copy.write(&mut out, 0, &stop).unwrap();
+        assert!(out.1 != content);
+        assert_eq!(*check.outcome().unwrap_err().kind(), ErrorKind::Corrupt);
     }
 
     #[test]
@@ -173,7 +191,7 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&content).unwrap();
         let stop = Stop::default();
-        let (copy, check) = FileCopy::new(&blob, file, true, &stop).unwrap();
+        let (copy, check) = FileCopy::new(&blob, file, &stop).unwrap();
         let mut out = io::Cursor::new([0; 1000]);
         assert_eq!(*copy.write(&mut out, 0, &stop).unwrap_err().kind(), ErrorKind::Io);
         check.outcome().unwrap();

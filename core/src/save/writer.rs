@@ -34,14 +34,11 @@ pub(super) struct Writer {
 impl Writer {
     /// Writes all members, and the end when every one is verified.
     pub(super) fn write(self, out: &mut dyn RangeWrite, stop: &Stop) -> Result<()> {
-        let left = self.members.values().map(Member::size).fold(0, u64::saturating_add);
-        let mut writing =
-            Writing { writer: &self, tar: TarOut::new(out), stop, checks: VecDeque::new(), left };
+        let mut writing = Writing { writer: &self, tar: TarOut::new(out), stop, checks: VecDeque::new() };
         let mut folders = Vec::new();
         for (name, member) in &self.members {
             stop.check()?;
             writing.folders(name, &mut folders)?;
-            writing.left = writing.left.saturating_sub(member.size());
             writing.member(name, member)?;
         }
         while writing.checks.front().is_some() {
@@ -56,8 +53,6 @@ struct Writing<'a> {
     tar: TarOut<&'a mut dyn RangeWrite>,
     stop: &'a Stop,
     checks: VecDeque<Check<'a>>,
-    /// Bytes of the members that follow.
-    left: u64,
 }
 
 /// A file that was copied, while it is hashed.
@@ -134,8 +129,7 @@ impl<'a> Writing<'a> {
         if self.checks.len() == CHECKS {
             self.check()?;
         }
-        // Hashing takes longer than copying. So the largest blob is read once; of others the next one is copied meanwhile.
-        let (copy, hashed) = FileCopy::new(blob, file, blob.size() > self.left, self.stop)?;
+        let (copy, hashed) = FileCopy::new(blob, file, self.stop)?;
         self.checks.push_back(Check { hashed, started, image });
         let (written, stop) = (self.tar.written(), self.stop);
         match self.tar.data_by(blob.size(), |out| copy.write(out, written, stop)) {
