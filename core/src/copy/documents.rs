@@ -78,6 +78,10 @@ impl Batch {
         self.documents.push(raw);
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.documents.is_empty()
+    }
+
     /// Whether no more may be added: what a copy holds in memory is bounded.
     pub(super) fn is_full(&self) -> bool {
         self.documents.len() >= 1024 || self.bytes >= limits::MANIFEST

@@ -190,18 +190,29 @@ impl<'a> Copier<'a> {
                 return Err(Error::limit(message).with_image(self.ends.image));
             }
             let (mut batch, mut listed) = (Batch::default(), HashSet::new());
+            let mut lacking = None;
             for child in index.manifests() {
                 // Hostile input lists one document many times, and in each of those another.
                 let is_known = self.documents().knows(child.digest());
                 if is_known || self.left_out.contains(child.digest()) || !listed.insert(child.digest()) {
                     continue;
                 }
-                let Some(child) = self.there_or_left_out(child).await? else { continue };
+                let Some(child) = self.there_or_left_out(child).await? else {
+                    lacking = lacking.or(Some(child));
+                    continue;
+                };
                 self.content(&child, depth - 1).await?;
                 batch.add(child);
                 if batch.is_full() {
                     self.store(std::mem::take(&mut batch)).await?;
                 }
+            }
+            let is_here = |child: &Descriptor| self.documents().stored.contains(child.digest());
+            if let Some(lacking) =
+                lacking.filter(|_| batch.is_empty() && !index.manifests().iter().any(is_here))
+            {
+                let error = Error::not_found("none of the images of the index is in the source");
+                return Err(of_source(error, lacking.digest()).with_image(self.ends.image));
             }
             self.store(batch).await
         })

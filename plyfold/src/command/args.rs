@@ -164,7 +164,7 @@ pub(crate) enum Verb {
     /// Write images as one archive, which docker, podman, containerd, skopeo and `load` read
     #[command(
         after_help = "An index is saved with every manifest of it that the store has; with --platform as the image of that platform, with \
-        several --platform as the index with those. An image of the store by its digest has no name in the archive. The same images give \
+        several --platform as the index with those. An image of the store by its digest is named there by that. The same images give \
         the same bytes.\n\
         With --since the archive is loaded over what is left out, which plyfold-delta.json in it lists.\n\n\
         Examples:\n  plyfold save alpine --out alpine.tar\n  plyfold save app:1 app:2 --out - | ssh host docker load\n  plyfold save app:2 --since app:1 --out delta.tar\n  plyfold save app:1 --platform linux/arm64 --format docker --out app.tar"

@@ -22,7 +22,7 @@ use crate::memory::MemoryCache;
 use crate::sync::list::OfLine;
 use crate::{
     Advice, Error, Images, Location, Result, SyncChange, SyncFault, SyncList, SyncOptions, SyncReport,
-    SyncTarget, SyncedName, printable, shell,
+    SyncTarget, SyncedName, printable, reference, shell,
 };
 
 /// How lists end.
@@ -133,7 +133,16 @@ async fn source(context: &Context, word: &str) -> Result<SyncList> {
         false if path.is_file() => format!("docker-archive:{word}"),
         // `HOST/PREFIX/`.
         false if word.ends_with('/') && is_host(word) => word.to_owned(),
-        false => Image::parse(word, &context.backends)?.text(),
+        false => match Image::parse(word, &context.backends)? {
+            // A tag is never guessed: it is the repository.
+            Image::Name(name)
+                if name.digest().is_none()
+                    && !name.tag().is_some_and(|tag| word.ends_with(&format!(":{tag}"))) =>
+            {
+                reference::repository_of(&name)
+            }
+            image => image.text(),
+        },
     }))
 }
 

@@ -71,7 +71,7 @@ pub(crate) struct Entry {
     /// What is copied of each; without it all that both ends can tell.
     pub(crate) referrers: Option<bool>,
     pub(crate) platforms: Platforms,
-    /// Without it `Keep` where a place lacks some of an index, but in a registry, which would be taken to have all.
+    /// Without it `Keep` between places on this machine, which may lack some of an index. A registry is taken to have all.
     pub(crate) sparse: Option<Sparse>,
     /// The repository at the target.
     pub(crate) to: Option<String>,

@@ -97,7 +97,7 @@ pub(super) async fn select(
                 optional: entry.optional,
                 platforms: entry.platforms.clone(),
                 referrers: entry.referrers.unwrap_or_else(both),
-                sparse: entry.sparse.unwrap_or(if target.is_registry() {
+                sparse: entry.sparse.unwrap_or(if target.is_registry() || source.is_remote {
                     Sparse::Refuse
                 } else {
                     Sparse::Keep
@@ -153,7 +153,7 @@ impl Looking<'_> {
                     Ok(names)
                 }
                 Some(name) => Ok(vec![name.clone()]),
-                None => self.asking(|| source.images()).await.map(|names| self.source.within(names)),
+                None => self.source.within(self.asking(|| source.images()).await?),
             },
             (Pick::All | Pick::Named, Some(name)) => Ok(vec![name.clone()]),
             (Pick::Named, None) if let Some(name) = &source.reference => {
@@ -178,7 +178,9 @@ impl Looking<'_> {
                         return tags.map(|tag| named_by(&reference::repository_of(name), tag)).collect();
                     }
                     Some(name) => self.tags(&reference::repository_of(name)).await,
-                    None => self.asking(|| source.references()).await.map(|names| self.source.within(names)),
+                    None => {
+                        self.asking(|| source.references()).await.and_then(|names| self.source.within(names))
+                    }
                 };
                 match names {
                     Err(e) if entry.optional && *e.kind() == ErrorKind::NotFound => {

@@ -72,13 +72,22 @@ pub(super) struct Source {
 
 impl Source {
     /// Those of its images that are meant.
-    pub(super) fn within(&self, mut names: Vec<Reference>) -> Vec<Reference> {
+    ///
+    /// # Errors
+    /// `NotFound` when no repository is below the prefix.
+    pub(super) fn within(&self, mut names: Vec<Reference>) -> Result<Vec<Reference>> {
         let within = |name: &Reference| {
             let rest = name.repository().strip_prefix(&self.prefix);
             self.prefix.is_empty() || rest.is_some_and(|rest| rest.starts_with('/'))
         };
         names.retain(within);
-        names
+        if names.is_empty() && !self.prefix.is_empty() {
+            return Err(Error::not_found(format!("there is no repository below {}/", self.prefix))
+                .with_hint(
+                    "`plyfold tags HOST/` lists the repositories; without the slash it is one of them",
+                ));
+        }
+        Ok(names)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Places as sources, and what they lack.
 
+use std::fs;
+
 use plyfold::progress::Event;
 use plyfold::{
     ErrorKind, Platform, Progress, PullOptions, SyncChange, SyncList, SyncOptions, SyncTarget, reference,
@@ -35,6 +37,24 @@ async fn a_place_without_some_of_an_index_is_brought() {
         assert_eq!(changes(&whole), ["unchanged"].into(), "{kind}");
         assert!(whole.moved > 0 && whole.names[0].absent.is_empty(), "{kind}: {whole:?}");
     }
+    // With none of its images an index is not brought.
+    let hollow = site.path("hollow");
+    let (from, to) = (site.path("store"), std::path::Path::new(&hollow));
+    for name in ["oci-layout", "index.json"] {
+        fs::create_dir_all(to).unwrap();
+        fs::copy(format!("{from}/{name}"), to.join(name)).unwrap();
+    }
+    let top = format!("blobs/sha256/{}", index.top.digest().digest());
+    fs::create_dir_all(to.join("blobs/sha256")).unwrap();
+    fs::copy(format!("{from}/{top}"), to.join(&top)).unwrap();
+    let nothing = SyncList::of_place(format!("oci:{hollow}"));
+    for kind in ["layout", "archive"] {
+        let new = Site::new().await;
+        let error = new.sync(&nothing, kind).await.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::NotFound, "{kind}: {error}");
+        let name = reference::parse(&name).unwrap();
+        assert!(new.place(kind).await.resolve(&name).await.is_err(), "{kind}: it is named");
+    }
     // A registry is not looked through: it would never be completed.
     let error = site.sync(&store, "registry").await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::NotFound, "{error}");
@@ -48,12 +68,15 @@ async fn a_prefix_of_a_registry_is_a_place() {
     for (number, repository) in ["org/app", "org/team/app", "organ/app", "app"].into_iter().enumerate() {
         site.source.put(repository, "1", &app(u32::try_from(number).unwrap()));
     }
-    for (prefix, expected) in [("", 4), ("org/", 2), ("org/team/", 1), ("nowhere/", 0)] {
+    for (prefix, expected) in [("", 4), ("org/", 2), ("org/team/", 1)] {
         let list = SyncList::of_place(format!("{}/{prefix}", site.source.host()));
         let dry = SyncOptions { dry_run: true, ..SyncOptions::default() };
         let report = site.images.sync(&list, &SyncTarget::Cache, &dry).await.unwrap();
         assert_eq!(report.names.len(), expected, "{prefix}: {:?}", report.names);
     }
+    let list = SyncList::of_place(format!("{}/nowhere/", site.source.host()));
+    let error = site.sync(&list, "layout").await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::NotFound, "{error}");
 }
 
 /// Where one image of an index is copied, what refers to the index stays behind, and that is said.
@@ -104,7 +127,7 @@ async fn a_place_is_brought_without_what_refers_to_its_images() {
     let blob = origin.referrers[0].0.references().pop().unwrap();
     let place = from.from.to_string();
     let path = format!("{}/blobs/sha256/{}", place.strip_prefix("oci:").unwrap(), blob.digest().digest());
-    std::fs::remove_file(path).unwrap();
+    fs::remove_file(path).unwrap();
     let list = SyncList::of_place(place);
     for kind in ["archive", "registry", "store"] {
         let error = site.sync(&list, kind).await.unwrap_err();
