@@ -83,9 +83,7 @@ impl Source {
         names.retain(within);
         if names.is_empty() && !self.prefix.is_empty() {
             return Err(Error::not_found(format!("there is no repository below {}/", self.prefix))
-                .with_hint(
-                    "`plyfold tags HOST/` lists the repositories; without the slash it is one of them",
-                ));
+                .with_hint("without the slash at its end it is one repository"));
         }
         Ok(names)
     }
