@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use futures_util::stream::{self, BoxStream};
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, TryStreamExt as _};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
@@ -219,6 +219,27 @@ impl Blob {
     pub fn unverified(mut self) -> Self {
         self.hasher = None;
         self
+    }
+
+    /// The same from a later byte on, for who has what comes before it: that is passed over, and the end proves nothing alone.
+    ///
+    /// # Errors
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) when the blob begins behind that byte.
+    pub fn continuing(self, there: u64) -> Result<Self> {
+        let Some(mut known) = there.checked_sub(self.offset) else {
+            return Err(Error::new(ErrorKind::Unavailable, "the beginning of the blob is no longer there"));
+        };
+        if known == 0 {
+            return Ok(self);
+        }
+        let (descriptor, end) = (self.descriptor.clone(), self.offset.saturating_add(self.length));
+        let rest = self.unverified().try_filter_map(move |mut chunk| {
+            let skipped = usize::try_from(known).unwrap_or(usize::MAX).min(chunk.len());
+            known -= skipped as u64;
+            chunk.advance(skipped);
+            std::future::ready(Ok((!chunk.is_empty()).then_some(chunk)))
+        });
+        Self::ranged(&descriptor, there..end, rest)
     }
 
     /// The next bytes, `None` at the verified end.

@@ -215,23 +215,17 @@ impl ImageRegistry for MemoryRegistry {
         Ok(found)
     }
 
-    async fn push_blob(&self, reference: &Reference, mut blob: Blob) -> Result<()> {
+    async fn push_blob(&self, reference: &Reference, blob: Blob) -> Result<()> {
         let (descriptor, from) = (blob.descriptor().clone(), blob.offset());
         let digest = descriptor.digest();
         let mut content = self.lock().parts.remove(digest).unwrap_or_default();
         if from == 0 {
             content.clear();
         }
-        let Some(mut known) = (content.len() as u64).checked_sub(from) else {
-            return Err(Error::new(ErrorKind::Unavailable, "the beginning of the blob is no longer there"));
-        };
+        let mut blob = blob.continuing(content.len() as u64)?;
         let outcome = loop {
             match blob.chunk().await {
-                Ok(Some(chunk)) => {
-                    let skipped = usize::try_from(known).unwrap_or(usize::MAX).min(chunk.len());
-                    known -= skipped as u64;
-                    content.extend_from_slice(&chunk[skipped..]);
-                }
+                Ok(Some(chunk)) => content.extend_from_slice(&chunk),
                 Ok(None) => break Ok(()),
                 Err(e) => break Err(e),
             }

@@ -55,7 +55,6 @@ impl BlobOpener {
             row,
             done: 0,
             since: 0,
-            skip: 0,
             left: Bytes::new(),
         })
     }
@@ -75,8 +74,6 @@ pub(crate) struct ResumedBlob {
     done: u64,
     /// Of these, since the last failure.
     since: u64,
-    /// Bytes of the current attempt that were read before.
-    skip: u64,
     /// What a reader has not taken yet.
     left: Bytes,
 }
@@ -87,13 +84,7 @@ impl ResumedBlob {
         loop {
             let BlobOpener { retry, progress, runtime, stop, .. } = &self.opener;
             match stop.wait(runtime, self.current.chunk()) {
-                Ok(Some(mut chunk)) => {
-                    let known = usize::try_from(self.skip).unwrap_or(usize::MAX).min(chunk.len());
-                    self.skip -= known as u64;
-                    chunk.advance(known);
-                    if chunk.is_empty() {
-                        continue;
-                    }
+                Ok(Some(chunk)) => {
                     if let Some(hasher) = &mut self.hasher {
                         hasher.update(&chunk);
                     }
@@ -109,8 +100,8 @@ impl ResumedBlob {
                     self.since = 0;
                     let pause = retry.pause(&mut self.row, e, self.blob.digest().as_ref(), progress);
                     stop.wait(runtime, pause)?;
-                    self.current = self.opener.open(&self.blob, self.done, &mut self.row)?.unverified();
-                    self.skip = self.done.saturating_sub(self.current.offset());
+                    let opened = self.opener.open(&self.blob, self.done, &mut self.row)?;
+                    self.current = opened.continuing(self.done)?.unverified();
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use oci_spec::image::ImageManifest;
 
 use super::{BlobWriter, CacheProvider, Ingest};
@@ -92,21 +92,17 @@ async fn stored(cache: &dyn CacheProvider, blob: Blob, is_resumable: bool) -> Re
     if from == 0 && writer.offset() > 0 {
         writer.restart().await?;
     }
-    // What is here already is passed over, and the digest decides.
-    let Some(mut known) = writer.offset().checked_sub(from) else {
-        suspend(writer, &descriptor).await;
-        return Err(Error::new(ErrorKind::Unavailable, "the beginning of the blob is no longer there"));
-    };
     // The writer hashes what it stores; hashing the stream as well would only cost time.
-    let mut blob = blob.unverified();
+    let mut blob = match blob.continuing(writer.offset()) {
+        Ok(rest) => rest.unverified(),
+        Err(e) => {
+            suspend(writer, &descriptor).await;
+            return Err(e);
+        }
+    };
     loop {
         let written = match blob.chunk().await {
-            Ok(Some(mut chunk)) => {
-                let skipped = usize::try_from(known).unwrap_or(usize::MAX).min(chunk.len());
-                known -= skipped as u64;
-                chunk.advance(skipped);
-                writer.write(chunk).await
-            }
+            Ok(Some(chunk)) => writer.write(chunk).await,
             Ok(None) => return writer.commit().await,
             Err(e) => Err(e),
         };

@@ -208,8 +208,8 @@ impl Ends<'_> {
             });
             return Ok(());
         }
-        let there = self.retrying(digest.as_ref(), || self.partial(blob)).await.map_err(at)?;
-        let started = self.options.progress.start(blob, there);
+        let at_first = self.retrying(digest.as_ref(), || self.partial(blob)).await.map_err(at)?;
+        let started = self.options.progress.start(blob, at_first);
         let (attempt, there) = (&AtomicU32::new(0), &AtomicU64::new(0));
         let put = |from| async move {
             let content = self.opened(blob, file, from).await.map_err(|e| of_source(e, digest))?;
@@ -218,7 +218,8 @@ impl Ends<'_> {
             self.session.put_blob(self.watched(content, attempt)?).await
         };
         let moved = self.retrying(digest.as_ref(), || async {
-            let from = self.partial(blob).await?;
+            let is_first = attempt.load(Ordering::Relaxed) == 0;
+            let from = if is_first { at_first } else { self.partial(blob).await? };
             match put(from).await {
                 // The bytes of an attempt before may have been wrong: all of it once more.
                 Err(e) if from > 0 && *e.kind() == ErrorKind::Corrupt => put(0).await,

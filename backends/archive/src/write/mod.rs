@@ -69,15 +69,17 @@ impl Writer {
     pub(crate) async fn append(&self, mut guard: Guard, blob: Blob) -> Result<()> {
         let (descriptor, from) = (blob.descriptor().clone(), blob.offset());
         let part = guard.as_mut().ok_or_else(not_begun)?;
-        let mut known = part.append(&descriptor, from)? - from;
+        let blob = if from > 0 {
+            blob.continuing(part.partial(&descriptor))?
+        } else {
+            part.append(&descriptor)?;
+            blob
+        };
         let (mut blob, mut bytes) = (blob.unverified(), Vec::new());
         loop {
             let next = blob.chunk().await;
             if let Ok(Some(chunk)) = &next {
-                // What is there already is passed over, and the digest decides.
-                let skipped = usize::try_from(known).unwrap_or(usize::MAX).min(chunk.len());
-                known -= skipped as u64;
-                bytes.extend_from_slice(&chunk[skipped..]);
+                bytes.extend_from_slice(chunk);
                 if bytes.len() < STEP {
                     continue;
                 }

@@ -93,19 +93,8 @@ impl Part {
         self.cut.as_ref().filter(|cut| cut.is_of(blob)).map_or(0, |cut| cut.size)
     }
 
-    /// Begins a blob behind the members that are complete, or goes on with one whose transfer broke; from which byte of it on.
-    ///
-    /// # Errors
-    /// `Unavailable` when there are fewer bytes than `from` says.
-    pub(super) fn append(&mut self, blob: &Descriptor, from: u64) -> Result<u64> {
-        let there = self.partial(blob);
-        if from > there {
-            let message = "the beginning of the blob is no longer there";
-            return Err(Error::new(ErrorKind::Unavailable, message));
-        }
-        if from > 0 {
-            return Ok(there);
-        }
+    /// Begins a blob behind the members that are complete.
+    pub(super) fn append(&mut self, blob: &Descriptor) -> Result<()> {
         self.cut = None;
         let name = blob_name(blob.digest());
         if let Some((folder, _)) = name.rsplit_once('/') {
@@ -115,7 +104,7 @@ impl Part {
         self.write(&header, self.end)?;
         let (digest, wanted) = (blob.digest().clone(), blob.size());
         self.cut = Some(Appending { digest, wanted, hasher, start: self.end + header.len() as u64, size: 0 });
-        Ok(0)
+        Ok(())
     }
 
     /// Writes the next bytes of the blob that was begun.
@@ -173,7 +162,7 @@ impl Part {
         if self.pushed.get(blob.digest()).is_some() || self.take_left(blob) {
             return Ok(());
         }
-        self.append(blob, 0)?;
+        self.append(blob)?;
         let mut buffer = Vec::with_capacity(STEP.min(blob.size() as usize + 1));
         loop {
             buffer.clear();
