@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use crate::disk_file::format_of;
-use crate::{Error, Location, Result, printable, reference};
+use crate::{Backends, Error, Location, Result, printable, reference};
 use tar::Header;
 
 /// How the file names of archives end, before a tag.
@@ -307,8 +307,21 @@ fn is_archive(head: &[u8]) -> bool {
         || head.iter().all(|&byte| byte == 0)
 }
 
+/// The URI of a place that is written by its scheme, as the path of what is here, or as `store:DIR`.
+pub(crate) fn existing(word: &str, backends: &Backends) -> Option<String> {
+    let path = Path::new(word);
+    Some(match word.strip_prefix("store:") {
+        Some(store) => format!("oci:{store}"),
+        None if backends.knows(word) => word.to_owned(),
+        None if path.is_dir() => format!("oci:{word}"),
+        // The content of an archive decides its form, not the scheme.
+        None if path.is_file() => format!("docker-archive:{word}"),
+        None => return None,
+    })
+}
+
 /// Whether a name with this before its last slash begins with the host of a registry.
-fn is_host(folder: &str) -> bool {
+pub(crate) fn is_host(folder: &str) -> bool {
     let first = folder.split('/').next().unwrap_or_default();
     first == "localhost" || first.contains(['.', ':'])
 }

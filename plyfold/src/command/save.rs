@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::runtime::Handle;
 
 use super::image::Image;
-use super::path::Written;
+use super::path::{self, Written};
 use super::pipe::{self, Pipe};
 use super::progress::Doing;
 use super::save_args::{Form, Save};
@@ -81,17 +81,13 @@ async fn text(session: &Session, image: &str, out: &Path) -> Result<String> {
 
 /// What is left out, as [`Images::save_base`](crate::Images::save_base) takes it.
 pub(crate) fn of_base(session: &Session, base: &str) -> Result<String> {
-    let path = Path::new(base);
-    if base == "store" && !path.exists() {
+    if base == "store" && !Path::new(base).exists() {
         return Ok(session.images.cache().to_string());
     }
-    Ok(match base.strip_prefix("store:") {
-        Some(store) => format!("oci:{store}"),
-        None if session.context.backends.knows(base) => base.to_owned(),
-        None if path.is_dir() => format!("oci:{base}"),
-        None if path.is_file() => format!("docker-archive:{base}"),
-        None => session.context.image(base)?.text(),
-    })
+    match path::existing(base, &session.context.backends) {
+        Some(place) => Ok(place),
+        None => Ok(session.context.image(base)?.text()),
+    }
 }
 
 /// Writes a stream to standard output.

@@ -19,7 +19,7 @@ use crate::atomic_file::{AtomicFile, FileOptions};
 use crate::blocking::blocking;
 use crate::durable::parent;
 use crate::memory::MemoryCache;
-use crate::sync::list::OfLine;
+use crate::sync::list::{OfLine, is_written};
 use crate::{
     Advice, Error, Images, Location, Result, SyncChange, SyncFault, SyncList, SyncOptions, SyncReport,
     SyncTarget, SyncedName, printable, reference, shell,
@@ -47,20 +47,19 @@ pub(crate) async fn bring(
     let target = target(&context, &options.target)?;
     refuse_same(&options, &target)?;
     let mut since = Vec::with_capacity(options.since.len());
-    let (images, store) = if of_store || matches!(target, SyncTarget::Cache) || !options.since.is_empty() {
+    let images = if of_store || matches!(target, SyncTarget::Cache) || !options.since.is_empty() {
         let session = session.await?;
         for base in &options.since {
             since.push(session.images.save_base(&of_base(&session, base)?).await?);
         }
-        let store = session.images.cache().to_string();
-        (session.images, store)
+        session.images
     } else {
         // Nothing comes into a store.
-        let images = Images::with_cache(MemoryCache::new()?)?;
-        let images = images.with_backends(context.backends.clone());
-        (images.with_options(context.options.clone()), String::new())
+        Images::with_cache(MemoryCache::new()?)?
+            .with_backends(context.backends.clone())
+            .with_options(context.options.clone())
     };
-    let list = list.unwrap_or_else(|| SyncList::of_place(store));
+    let list = list.unwrap_or_else(|| SyncList::of_place(images.cache().to_string()));
     let list = if options.no_referrers { list.without_referrers() } else { list };
     // Before anything is moved: a report that cannot be written is an error then.
     if let Some(path) = options.report.clone() {
@@ -122,64 +121,51 @@ async fn source(context: &Context, word: &str) -> Result<SyncList> {
     if is_list {
         return read(PathBuf::from(word)).await;
     }
-    if let Some(store) = word.strip_prefix("store:") {
-        return Ok(SyncList::of_place(format!("oci:{store}")));
+    if let Some(place) = path::existing(word, &context.backends) {
+        return Ok(SyncList::of_place(place));
     }
-    let path = Path::new(word);
-    Ok(SyncList::of_place(match context.backends.knows(word) {
-        true => word.to_owned(),
-        false if path.is_dir() => format!("oci:{word}"),
-        // The content of an archive decides its form, not the scheme.
-        false if path.is_file() => format!("docker-archive:{word}"),
-        // `HOST/PREFIX/`.
-        false if word.ends_with('/') && is_host(word) => word.to_owned(),
-        false => match Image::parse(word, &context.backends)? {
-            // A tag is never guessed: it is the repository.
-            Image::Name(name)
-                if name.digest().is_none()
-                    && !name.tag().is_some_and(|tag| word.ends_with(&format!(":{tag}"))) =>
-            {
-                reference::repository_of(&name)
-            }
-            image => image.text(),
-        },
+    // `HOST/PREFIX/`.
+    if word.ends_with('/') && !word.starts_with('.') && path::is_host(word) {
+        return Ok(SyncList::of_place(word));
+    }
+    Ok(SyncList::of_place(match Image::parse(word, &context.backends)? {
+        // A tag is never guessed: it is the repository.
+        Image::Name(name) if !is_written(&name, word) => reference::repository_of(&name),
+        image => image.text(),
     }))
 }
 
 /// Puts an error into the words of lists, and names the list that its line is of.
 fn in_list(error: Error, options: &Sync) -> Error {
     let hint = match error.advice() {
-        Some(Advice::LoadBase { bases }) => format!(
+        Some(Advice::LoadBase { bases }) => Some(format!(
             "the archive was made against {}: bring that to {} first, and then the archive",
             bases.join(", "),
             options.target
-        ),
-        Some(Advice::LeaveReferrers) => {
+        )),
+        Some(Advice::LeaveReferrers) => Some(
             "`referrers = false` in the list, or --no-referrers, brings the images without what refers to them"
-                .to_owned()
-        }
-        Some(Advice::RewriteIndex) => {
+                .to_owned(),
+        ),
+        Some(Advice::RewriteIndex) => Some(
             "`sparse = \"rewrite\"` brings an index of what is brought, with another digest; `sparse = \"keep\"` the \
              index as it is, where the target takes it"
-                .to_owned()
-        }
+                .to_owned(),
+        ),
         Some(Advice::ChoosePlatform { available }) => {
-            format!("it is available for {}; `platforms` in the list chooses", available.join(", "))
+            Some(format!("it is available for {}; `platforms` in the list chooses", available.join(", ")))
         }
-        _ => String::new(),
+        _ => None,
     };
-    let error = if hint.is_empty() { error } else { error.with_better_hint(hint) };
+    let error = match hint {
+        Some(hint) => error.with_better_hint(hint),
+        None => error,
+    };
     let is_of_line = error.detail::<OfLine>().is_some() || error.detail::<SyncFault>().is_some();
     if is_of_line && options.source != STORE {
         return error.with_context("path", &options.source);
     }
     error
-}
-
-/// Whether a word begins with the host of a registry.
-fn is_host(word: &str) -> bool {
-    let host = word.split('/').next().unwrap_or_default();
-    host == "localhost" || host.contains(['.', ':']) && !host.starts_with('.')
 }
 
 /// Reads a list from a file, or from a pipe until that ends.
@@ -214,7 +200,7 @@ fn target(context: &Context, word: &str) -> Result<SyncTarget> {
     if let Some(place) = Written::place(word)? {
         return Ok(SyncTarget::Place(place));
     }
-    if is_host(word) {
+    if path::is_host(word) {
         return Ok(SyncTarget::Place(word.to_owned()));
     }
     let hint = "write FILE.tar for an archive, DIR/ for a layout, HOST/[PREFIX] for a registry, or store";

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use plyfold_core::{Digest, Error, Platform, Platforms, Result, Sparse, digest, reference};
+use plyfold_core::{Digest, Error, Platform, Platforms, Reference, Result, Sparse, digest, reference};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -130,6 +130,11 @@ impl SyncList {
         self.entries.iter_mut().for_each(|entry| entry.referrers = Some(false));
         self
     }
+}
+
+/// Whether the tag or digest of a name is in the text that it was made of.
+pub(crate) fn is_written(name: &Reference, text: &str) -> bool {
+    name.digest().is_some() || name.tag().is_some_and(|tag| text.ends_with(&format!(":{tag}")))
 }
 
 #[derive(Deserialize)]

@@ -12,7 +12,7 @@ use plyfold_core::{
 use super::options::SyncOptions;
 use super::places::{Places, Source};
 use super::target::Target;
-use crate::sync::list::{Entry, OfLine, SyncFault, SyncList};
+use crate::sync::list::{Entry, OfLine, SyncFault, SyncList, is_written};
 use crate::sync::pick::{Pattern, Pick, Versions};
 
 /// An image that is to come, and its name at the target.
@@ -212,11 +212,6 @@ impl Looking<'_> {
     {
         self.options.retry.run("names", &self.options.progress, attempt).await
     }
-}
-
-/// Whether the tag or digest of a name is in the text that it was made of.
-fn is_written(name: &Reference, text: &str) -> bool {
-    name.digest().is_some() || name.tag().is_some_and(|tag| text.ends_with(&format!(":{tag}")))
 }
 
 fn named_by(repository: &str, tag: &str) -> Result<Reference> {
