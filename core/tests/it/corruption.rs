@@ -225,6 +225,7 @@ async fn a_pull_that_is_dropped_after_any_poll_is_in_nobodys_way() {
     let image = name("example.com/app:1");
     let layers = [layer("a", 300), layer("b", 700_000), layer("a", 300)];
     put_image(&registry, &image, ("linux", "amd64"), &layers);
+    let mut half_way = 0;
     for polls in 0.. {
         let (scripted, cache) = (Scripted::new(&registry, &[Fault::Breaks(100)]), Watched::new());
         let options = PullOptions { materializer: Some(Box::new(Drain)), ..options(PullPolicy::IfMissing) };
@@ -238,13 +239,14 @@ async fn a_pull_that_is_dropped_after_any_poll_is_in_nobodys_way() {
         })
         .await;
         drop(first);
+        half_way += usize::from(!done && scripted.layer_reads() > 0);
         assert_eq!(cache.leases(), 0, "after {polls}");
         let again = tokio::time::timeout(LONG, pull(&registry, &image, &cache, &options)).await;
         let again = again.unwrap_or_else(|_| panic!("it waits for one that was dropped after {polls}"));
         assert!(again.unwrap().layers.iter().all(|layer| layer.artifact.is_some()));
         assert_eq!(cache.verify(&Verify::default()).await.unwrap().damage, [], "after {polls}");
         if done {
-            assert!(polls > 4, "{polls} polls are not all that a pull takes");
+            assert!(half_way > 0, "none of {polls} was dropped half way");
             break;
         }
     }

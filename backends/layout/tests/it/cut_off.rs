@@ -78,11 +78,15 @@ fn a_pull_that_is_dropped_after_any_poll_is_in_nobodys_way() {
     let folder = TempDir::new().unwrap();
     let origin = origin(folder.path(), &[700_000, 20]);
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let mut half_way = 0;
     for polls in 0.. {
         let path = folder.path().join(polls.to_string());
         let done = runtime.block_on(async {
             let store = Store::open(&path).unwrap();
             let done = polled(pull(&origin, &name(IMAGE), &store, &options()), polls).await;
+            let begun =
+                ["ingest", "blobs/sha256"].iter().any(|folder| !names_in(&path.join(folder)).is_empty());
+            half_way += usize::from(done.is_none() && begun);
             let image = name(IMAGE);
             let options = options();
             let again = tokio::time::timeout(LONG, pull(&origin, &image, &store, &options)).await;
@@ -96,7 +100,7 @@ fn a_pull_that_is_dropped_after_any_poll_is_in_nobodys_way() {
         });
         fs::remove_dir_all(path).unwrap();
         if done {
-            assert!(polls > 10, "{polls} polls are not all that a pull takes");
+            assert!(half_way > 0, "none of {polls} was dropped half way");
             break;
         }
     }
