@@ -93,6 +93,10 @@ impl Members {
         if map.is_empty() {
             return Err(Error::corrupt("not an image archive: it has no members"));
         }
+        // Every writer ends a tar by blocks of zeros; a download that was cut between two members has none.
+        if headers.read.get() == 0 {
+            return Err(Error::corrupt("the archive is truncated: it has no end-of-archive blocks"));
+        }
         Ok(Self(Arc::new(map)))
     }
 

@@ -59,6 +59,23 @@ async fn names_never_lead_out_of_the_archive() {
     );
 }
 
+/// A download that was cut between two members: what follows might have been another list or the next image.
+#[tokio::test]
+async fn an_archive_without_its_end_is_refused() {
+    let tar = sound("x/layer.tar").file("x/layer.tar", layer()).bytes();
+    assert!(tar.ends_with(&[0; 1024]));
+    let disk = OnDisk::new(&tar[..tar.len() - 1024]);
+    let error = pulled(&disk.archive()).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Corrupt, "{error}");
+    assert!(error.to_string().contains("truncated"), "{error}");
+    // Some writers end by one block, and others fill a record of 10,240 bytes.
+    for zeros in [512, 1024, 9 * 512, 10_240] {
+        let mut ended = tar[..tar.len() - 1024].to_vec();
+        ended.resize(ended.len() + zeros, 0);
+        assert!(pulled(&OnDisk::new(&ended).archive()).await.is_ok(), "{zeros}");
+    }
+}
+
 #[tokio::test]
 async fn links_inside_the_archive_are_followed_and_circles_end() {
     let inside = sound("x/layer.tar").link("x/layer.tar", "../y/layer.tar").file("y/layer.tar", layer());
