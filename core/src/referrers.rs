@@ -18,6 +18,21 @@ pub enum Change<'a> {
     Remove(&'a Digest),
 }
 
+/// Refuses a document of the list of a subject that refers to something else, or to nothing: it would come to other images, or
+/// seem to be about this one.
+///
+/// # Errors
+/// [`Corrupt`](ErrorKind::Corrupt).
+pub(crate) fn check_subject(raw: &RawManifest, subject: &Digest) -> Result<()> {
+    let of = match raw.subject() {
+        Some(of) if of.digest() == subject => return Ok(()),
+        Some(of) => of.digest().to_string(),
+        None => "nothing".to_owned(),
+    };
+    let message = format!("{} is listed as a document about {subject}, and refers to {of}", raw.digest());
+    Err(Error::corrupt(message).with_context("document", raw.digest()))
+}
+
 /// The list after a change, or `None` when it is so already. What others have written into it stays.
 ///
 /// # Errors

@@ -13,7 +13,7 @@ use crate::copy::subset::{annotation, subject};
 use crate::manifest::{Document, RawManifest, is_document};
 use crate::platform::is_attestation;
 use crate::source::{ImageSource, ImageSourceExt as _};
-use crate::{Descriptor, Digest, Result, Size, reference};
+use crate::{Descriptor, Digest, Result, Size, reference, referrers};
 
 /// On the layers of an attestation: the type of the predicate (`BuildKit`, `docs/attestations/attestation-storage.md`).
 const OF_LAYER: [&str; 2] = ["in-toto.io/predicate-type", "predicateType"];
@@ -80,6 +80,9 @@ impl Found {
             return Ok(());
         }
         let raw = self.source.document(manifest).await?;
+        if origin == AttestationOrigin::Referrer {
+            referrers::check_subject(&raw, of)?;
+        }
         self.take(&raw, origin, of)
     }
 

@@ -14,7 +14,9 @@ use crate::cache::MissingBlob;
 use crate::manifest::{Document, RawManifest, limits};
 use crate::progress::Event;
 use crate::registry::ImageRegistryExt;
-use crate::{Advice, Descriptor, Digest, Error, ErrorKind, Platform, Reference, Result, reference, select};
+use crate::{
+    Advice, Descriptor, Digest, Error, ErrorKind, Platform, Reference, Result, reference, referrers, select,
+};
 
 /// One image of a copy.
 pub(super) struct Copier<'a> {
@@ -316,7 +318,7 @@ impl<'a> Copier<'a> {
             if !self.documents().meet(referrer.digest()) {
                 continue;
             }
-            let Some(raw) = self.there(self.referrer(&referrer).await)? else { continue };
+            let Some(raw) = self.there(self.referrer(&referrer, subject).await)? else { continue };
             self.documents().referrers.insert(raw.digest().clone());
             batch.add(raw);
             if batch.is_full() {
@@ -349,10 +351,13 @@ impl<'a> Copier<'a> {
     }
 
     /// A document of a list, whose content is copied.
-    async fn referrer(&self, referrer: &Descriptor) -> Result<RawManifest> {
+    async fn referrer(&self, referrer: &Descriptor, subject: &Digest) -> Result<RawManifest> {
         let raw =
             self.ends.retrying("referrer", || self.ends.from.fetch_child(self.ends.image, referrer)).await;
         let raw = raw.map_err(|e| of_source(e, referrer.digest()))?;
+        referrers::check_subject(&raw, subject)
+            .map_err(|e| e.with_image(self.ends.image).with_endpoint(self.ends.from))
+            .map_err(|e| if self.names_last { e.with_advice(Advice::LeaveReferrers) } else { e })?;
         self.content(&raw, limits::NESTING).await?;
         Ok(raw)
     }

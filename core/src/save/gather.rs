@@ -278,6 +278,7 @@ impl Walk<'_> {
             let listed = self.retrying("referrers", || registry.referrers(image, &subject, None)).await?;
             for referrer in listed {
                 let raw = self.child(from.1, &referrer).await?;
+                referrers::check_subject(&raw, &subject)?;
                 self.visit(from, &raw, &mut reached, limits::NESTING).await?;
                 let name = reference::referrers_of(&from.1.name, &subject);
                 let list = self.lists.entry(name.whole()).or_insert_with(|| (name, BTreeMap::new()));

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use plyfold_core::cache::{CachedNames, Ingest, Lease, MissingContent, NameChange, Usage, Verified, Verify};
 use plyfold_core::manifest::limits;
 use plyfold_core::memory::{MemoryCache, MemoryRegistry};
+use plyfold_core::save::{Contents, SaveImage, SaveOptions};
 use plyfold_core::{
     Advice, Artifact, ArtifactHandle, ArtifactKey, Blob, BlobRange, CacheProvider, CacheProviderExt,
     Capabilities, Collect, Collected, CopyOptions, Descriptor, Digest, Error, ErrorKind, ImageRegistry,
@@ -223,6 +224,32 @@ async fn a_circle_of_referrers_ends() {
     let options = CopyOptions { referrers: true, ..CopyOptions::default() };
     copy(&circle, &name(IMAGE), &target, &name(IMAGE), &options).await.unwrap();
     assert_eq!(circle.2.load(Ordering::Relaxed), 2);
+}
+
+/// A document about another image, or about none, is not copied as one about this image, whatever a registry lists.
+#[tokio::test]
+async fn what_refers_to_something_else_is_refused() {
+    let registry = MemoryRegistry::new("planted");
+    image(&registry).await;
+    let other = descriptor("application/vnd.oci.image.manifest.v1+json", b"another image");
+    let other: Descriptor = serde_json::from_value(other).unwrap();
+    let planted = artifact(&registry, &other, 0);
+    put(&registry, &planted);
+    let planted = Circle(registry, planted.descriptor().clone(), Arc::default());
+    let target = MemoryRegistry::new("target");
+    let options = CopyOptions { referrers: true, ..CopyOptions::default() };
+    let error = copy(&planted, &name(IMAGE), &target, &name(IMAGE), &options).await.unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Corrupt, "{error}");
+    assert!(error.to_string().contains(other.digest().as_ref()), "{error}");
+    assert!(target.referrers(&name(IMAGE), other.digest(), None).await.unwrap().is_empty());
+    let image = SaveImage::new(Box::new(planted.clone()), name(IMAGE));
+    let saving = SaveOptions { referrers: true, ..SaveOptions::default() };
+    assert_eq!(*Contents::of(vec![image], &saving).await.unwrap_err().kind(), ErrorKind::Corrupt);
+    let cache = MemoryCache::new().unwrap();
+    let opened = Opened { registry: Box::new(planted), reference: Some(name(IMAGE)) };
+    let error = cache.image_load(&opened, &LoadOptions::default()).await.unwrap_err();
+    assert_eq!((error.kind(), error.advice()), (&ErrorKind::Corrupt, Some(&Advice::LeaveReferrers)));
+    assert_eq!(cache.find_descriptor(&name(IMAGE)).await.unwrap(), None);
 }
 
 /// What the source lists and does not have is named at the end, and all else is copied.

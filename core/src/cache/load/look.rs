@@ -16,7 +16,7 @@ use crate::progress::Event;
 use crate::registry::PushSession;
 use crate::{
     Advice, BlobRange, Descriptor, Digest, Error, ErrorKind, Platform, Reference, Result, Size, platform,
-    reference, select,
+    reference, referrers, select,
 };
 
 /// Bytes of documents that a load keeps in memory; others are read again.
@@ -321,7 +321,7 @@ impl<'a> Look<'a> {
             let list = || from.referrers(image, &subject, None);
             let listed = self.ends.retrying("referrers", list).await;
             for referrer in self.there(listed)?.unwrap_or_default() {
-                self.referrer(&referrer).await?;
+                self.referrer(&referrer, &subject).await?;
             }
             let cosign = self.cosign;
             for tag in reference::cosign_tags(&subject).filter(|_| cosign) {
@@ -350,7 +350,7 @@ impl<'a> Look<'a> {
         }
     }
 
-    async fn referrer(&mut self, referrer: &Descriptor) -> Result<()> {
+    async fn referrer(&mut self, referrer: &Descriptor, subject: &Digest) -> Result<()> {
         self.came.insert(referrer.digest().clone());
         if self.documents.contains(referrer.digest()) {
             return Ok(());
@@ -367,6 +367,8 @@ impl<'a> Look<'a> {
                 return Ok(());
             }
         };
+        referrers::check_subject(&raw, subject)
+            .map_err(|e| e.with_endpoint(self.ends.from).with_advice(Advice::LeaveReferrers))?;
         let before = self.found.documents.len();
         self.document(&raw, None, limits::NESTING).await?;
         let came = self.found.documents[before..].iter();
