@@ -5,7 +5,6 @@ use crate::{FlatOptions, PullOptions, Result};
 use serde_json::json;
 
 use super::args::Export;
-use super::path::Written;
 use super::pipe::{self, Pipe};
 use super::session::Session;
 use super::size::Size;
@@ -15,7 +14,7 @@ pub(crate) async fn write(session: &Session, options: Export) -> Result<()> {
     let Export { image, out, bounds, durably } = options;
     let to_pipe = pipe::is_meant(&out, session.terminal)?;
     if !to_pipe {
-        Written::refuse_same_image(&image, &out)?;
+        session.refuse_replacing(&out, &[session.context.image(&image)?.text()])?;
     }
     let image = session.pull(&image, None, PullOptions::default()).await?;
     let options = FlatOptions { limits: bounds.layer(), ..FlatOptions::default() };

@@ -22,7 +22,7 @@ use super::args::Layer;
 use super::disk_args;
 use super::hash_tree::TreeDocument;
 use super::one_layer;
-use super::path::Written;
+use super::replaced::refuse_same;
 use super::size::Size;
 use super::terminal::Terminal;
 
@@ -35,7 +35,7 @@ pub(crate) async fn make(options: Layer, terminal: Terminal) -> Result<()> {
     let hashing = if no_digests { Hashing::Nothing } else { Hashing::Both };
     let options = LayerOptions { hashing, limits: bounds.layer(), ..LayerOptions::default() };
     refuse_terminal(&tar)?;
-    Written::refuse_same(&tar, &out)?;
+    refuse_same(&tar, &out)?;
     let (target, name) = (out.clone(), format.format().name);
     let (made, summary, size) = blocking(move |stop| {
         let mut file = AtomicFile::create(&target, durably.options(), stop)?;

@@ -76,6 +76,7 @@ mod program;
 mod progress;
 mod reading;
 mod registry;
+mod replaced;
 mod resize;
 mod root_hashes;
 mod runtime;

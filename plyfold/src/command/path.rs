@@ -1,12 +1,11 @@
 //! Words that are paths: what is written without a scheme and looks like a file or a directory.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use crate::disk_file::format_of;
-use crate::{Backends, Error, Location, Result, printable, reference};
+use crate::{Backends, Error, Result, printable, reference};
 use tar::Header;
 
 /// How the file names of archives end, before a tag.
@@ -116,25 +115,6 @@ impl<'a> Written<'a> {
         let folder = written.path.rsplit_once('/').map(|(folder, _)| folder);
         let is_in_one = folder.is_some_and(|folder| !is_host(folder) && is_directory(folder));
         (is_in_one || is_directory(written.path)).then_some(written)
-    }
-
-    /// Refuses an output that would replace its own input; `-` is standard input.
-    pub(crate) fn refuse_same(input: &Path, out: &Path) -> Result<()> {
-        let input = if input == Path::new("-") { Path::new("/dev/stdin") } else { input };
-        let identity = |path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
-        if identity(out).is_some_and(|out| identity(input) == Some(out)) {
-            let error =
-                Error::config("the output would replace the input").with_context("path", out.display());
-            return Err(error.with_hint("name another file for the output"));
-        }
-        Ok(())
-    }
-
-    /// The same of an image that may be a URI with a path.
-    pub(crate) fn refuse_same_image(image: &str, out: &Path) -> Result<()> {
-        let location = Location::parse(image).ok();
-        let path = location.as_ref().map_or(image, |location| location.path_and_image().0);
-        Self::refuse_same(Path::new(path), out)
     }
 
     /// Whether it is called as such files are. `host.example/app.tar` is in a registry, unless there is such a

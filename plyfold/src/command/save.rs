@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::runtime::Handle;
 
 use super::image::Image;
-use super::path::{self, Written};
+use super::path;
 use super::pipe::{self, Pipe};
 use super::progress::Doing;
 use super::save_args::{Form, Save};
@@ -31,12 +31,15 @@ pub(crate) async fn write(session: &Session, options: Save) -> Result<()> {
     }
     let mut texts = Vec::with_capacity(images.len());
     for image in &images {
-        texts.push(text(session, image, &out).await?);
+        texts.push(text(session, image).await?);
+    }
+    let since: Vec<String> = since.iter().map(|base| of_base(session, base)).collect::<Result<_>>()?;
+    if !to_pipe {
+        session.refuse_replacing(&out, texts.iter().chain(&since))?;
     }
     let mut bases = Vec::with_capacity(since.len());
     for base in &since {
-        Written::refuse_same_image(base, &out)?;
-        bases.push(session.images.save_base(&of_base(session, base)?).await?);
+        bases.push(session.images.save_base(base).await?);
     }
     let names: Vec<&str> = texts.iter().map(String::as_str).collect();
     let saved = session.context.telling(Doing::Copy, |progress| {
@@ -70,11 +73,10 @@ pub(crate) async fn write(session: &Session, options: Save) -> Result<()> {
 }
 
 /// An image as [`Images::save`](crate::Images::save) takes it: one of the store is there.
-async fn text(session: &Session, image: &str, out: &Path) -> Result<String> {
+async fn text(session: &Session, image: &str) -> Result<String> {
     let image = session.context.image(image)?;
-    match &image {
-        Image::Name(name) => drop(suggestions::known(&session.images, name).await?),
-        Image::Uri(uri) => Written::refuse_same_image(uri, out)?,
+    if let Image::Name(name) = &image {
+        suggestions::known(&session.images, name).await?;
     }
     Ok(image.text())
 }

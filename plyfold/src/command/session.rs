@@ -1,6 +1,6 @@
 //! What the verbs about the store share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::{Error, ErrorKind, Images, PullOptions, PullPolicy, PulledImage, Reference, Result, printable};
@@ -8,6 +8,7 @@ use crate::{Error, ErrorKind, Images, PullOptions, PullPolicy, PulledImage, Refe
 use super::context::Context;
 use super::global::Global;
 use super::progress::Doing;
+use super::replaced::refuse_in;
 use super::stop::Leftovers;
 use super::suggestions;
 use super::terminal::Terminal;
@@ -100,6 +101,17 @@ impl Session {
             return Err(error.with_image(printable(image)).with_hint(hint));
         }
         self.images.name(&place.text()).await
+    }
+
+    /// Refuses an output that would replace a file of these places of images, or of the store.
+    pub(crate) fn refuse_replacing<'a>(
+        &self,
+        out: &Path,
+        places: impl IntoIterator<Item = &'a String>,
+    ) -> Result<()> {
+        let store = self.images.cache().to_string();
+        let refuse = |place: &String| refuse_in(place, out, &self.context.backends);
+        places.into_iter().try_for_each(refuse).and_then(|()| refuse(&store))
     }
 
     /// The names that images have in the store, each once: all of them are there.

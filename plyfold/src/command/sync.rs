@@ -11,18 +11,18 @@ use super::image::Image;
 use super::layer::{Input, refuse_terminal};
 use super::path::{self, Written};
 use super::progress::Doing;
+use super::replaced::{refuse_in, refuse_same};
 use super::save::of_base;
 use super::session::Session;
 use super::size::Size;
 use super::sync_args::Sync;
 use crate::atomic_file::{AtomicFile, FileOptions};
 use crate::blocking::blocking;
-use crate::durable::parent;
 use crate::memory::MemoryCache;
 use crate::sync::list::{OfLine, is_written};
 use crate::{
-    Advice, Error, Images, Location, Result, SyncChange, SyncFault, SyncList, SyncOptions, SyncReport,
-    SyncTarget, SyncedName, printable, reference, shell,
+    Advice, Backends, Error, Images, Location, Result, SyncChange, SyncFault, SyncList, SyncOptions,
+    SyncReport, SyncTarget, SyncedName, printable, reference, shell,
 };
 
 /// How lists end.
@@ -45,13 +45,19 @@ pub(crate) async fn bring(
     let of_store = options.source == STORE;
     let list = if of_store { None } else { Some(source(&context, &options.source).await?) };
     let target = target(&context, &options.target)?;
-    refuse_same(&options, &target)?;
+    let named: Vec<&str> =
+        list.iter().flat_map(|list| &list.entries).map(|entry| entry.name.as_str()).collect();
+    refuse_replacing(&options, &target, &named, &context.backends)?;
     let mut since = Vec::with_capacity(options.since.len());
     let images = if of_store || matches!(target, SyncTarget::Cache) || !options.since.is_empty() {
         let session = session.await?;
         for base in &options.since {
-            since.push(session.images.save_base(&of_base(&session, base)?).await?);
+            let base = of_base(&session, base)?;
+            refuse_replacing(&options, &target, &[&base], &context.backends)?;
+            since.push(session.images.save_base(&base).await?);
         }
+        let store = session.images.cache().to_string();
+        refuse_replacing(&options, &target, &[&store], &context.backends)?;
         session.images
     } else {
         // Nothing comes into a store.
@@ -91,29 +97,23 @@ pub(crate) async fn bring(
     context.terminal.show(&document, || text(&report))
 }
 
-/// Refuses files that would replace what they are made of.
-fn refuse_same(options: &Sync, target: &SyncTarget) -> Result<()> {
-    let location = |text: &str| Location::parse(text).ok().map(|at| PathBuf::from(at.path_and_image().0));
-    let archive = match target {
-        SyncTarget::Place(place) => location(place),
+/// Refuses files that would replace what they are made of, or each other: `named` are places of images that are read.
+fn refuse_replacing(options: &Sync, target: &SyncTarget, named: &[&str], backends: &Backends) -> Result<()> {
+    let place = match target {
+        SyncTarget::Place(place) => Some(place.as_str()),
         SyncTarget::Cache => None,
     };
-    for out in archive.iter().chain(&options.report) {
-        for input in options.since.iter().chain([&options.source]) {
-            Written::refuse_same_image(input, out)?;
-        }
+    if let Some(report) = &options.report {
+        refuse_same(Path::new(&options.source), report)?;
+        place.iter().chain(named).try_for_each(|place| refuse_in(place, report, backends))?;
     }
-    let Some(report) = &options.report else { return Ok(()) };
-    let source = location(&options.source).unwrap_or_else(|| PathBuf::from(&options.source));
-    for place in archive.iter().chain([&source]) {
-        Written::refuse_same(place, report)?;
-        let directories = (parent(report).canonicalize(), place.canonicalize());
-        if matches!(directories, (Ok(directory), Ok(place)) if directory.starts_with(&place)) {
-            let error = Error::config("the report would be a file of the layout directory");
-            return Err(error.with_context("path", report.display()).with_hint("name a file elsewhere"));
-        }
-    }
-    Ok(())
+    let archive =
+        place.and_then(|place| Location::parse(place).ok()).filter(|at| at.scheme.ends_with("archive"));
+    let archive = archive.as_ref().map(|at| Path::new(at.path_and_image().0));
+    archive.map_or(Ok(()), |archive| {
+        refuse_same(Path::new(&options.source), archive)?;
+        named.iter().try_for_each(|place| refuse_in(place, archive, backends))
+    })
 }
 
 async fn source(context: &Context, word: &str) -> Result<SyncList> {

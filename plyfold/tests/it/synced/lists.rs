@@ -1,6 +1,8 @@
 //! Lists, right and wrong, and whole runs.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use plyfold::{ErrorKind, Options, SyncFault, SyncList, SyncOptions, SyncTarget};
@@ -122,37 +124,77 @@ async fn a_repository_is_brought_with_all_its_tags() {
     }
 }
 
-/// Files that a run would make of what it reads are refused, and stay.
+/// Files that a run would make of what it reads or writes to are refused, and stay; also what is not there yet.
 #[test]
 fn no_output_replaces_what_it_is_made_of() {
+    const FILE: &str = "the output would replace what the command reads or writes to";
+    const INSIDE: &str = "the output would be a file of the images that the command reads or writes";
+    const PART: &str = "the output would replace the file that the archive is written to";
     let place = Place::new();
     let list = "version = 1\n[[image]]\nname = \"oci:examples/sample\"\n";
     fs::write(place.path("site.toml"), list).unwrap();
     place.run("sync {}/site.toml {}/site.tar -q");
+    place.run("sync {}/site.toml {}/layout/ -q");
     place.run("load examples/sample -q");
-    let kept = || ["site.toml", "site.tar"].map(|name| fs::read(place.path(name)).unwrap());
-    let before = kept();
-    for line in [
-        "sync {}/site.toml {}/site.tar --since {}/site.tar",
-        "sync {}/site.toml {}/site.tar --since oci-archive:{}/site.tar",
-        "sync {}/site.toml {}/new/ --report {}/site.toml --dry-run",
-        "sync {}/site.toml {}/site.tar --report {}/site.tar",
-        "sync {}/site.tar {}/new/ --report {}/site.tar",
-        "save localhost/sample:latest --out {}/site.tar --since {}/site.tar",
+    place.run("copy oci:examples/sample:latest dir:{}/dir -q");
+    let inner = list.replace("examples/sample", &place.path("layout"));
+    fs::write(place.path("inner.toml"), inner).unwrap();
+    fs::create_dir(place.path("sub")).unwrap();
+    std::os::unix::fs::symlink("layout", place.path("link")).unwrap();
+    let before = tree(place.dir.path());
+    for (line, why) in [
+        ("sync {}/site.toml {}/site.tar --since {}/site.tar", FILE),
+        ("sync {}/site.toml {}/site.tar --since oci-archive:{}/site.tar", FILE),
+        ("sync {}/site.toml {}/no/ --report {}/site.toml --dry-run", FILE),
+        ("sync {}/site.toml {}/site.tar --report {}/site.tar", FILE),
+        ("sync {}/site.tar {}/no/ --report {}/site.tar", FILE),
+        ("save localhost/sample:latest --out {}/site.tar --since {}/site.tar", FILE),
+        ("sync {}/site.toml {}/no.tar --report {}/no.tar", FILE),
+        ("sync {}/site.toml {}/no.tar --report {}/./no.tar", FILE),
+        ("sync {}/site.toml oci-archive:{}/no.tar --report {}/sub/../no.tar", FILE),
+        ("sync {}/site.toml docker-archive:{}/sub/../no.tar --report {}/no.tar", FILE),
+        ("sync {}/site.toml {}/no.tar --report {}/.no.tar.plyfold-part", PART),
+        ("sync {}/site.toml {}/no.tar --since {}/site.tar --report {}/site.tar", FILE),
+        ("sync {}/site.toml {}/no/ --report {}/no/index.json", INSIDE),
+        ("sync {}/site.toml {}/layout/ --report {}/layout/index.json", INSIDE),
+        ("sync {}/site.toml {}/layout/ --report {}/link/oci-layout", INSIDE),
+        ("sync {}/layout {}/no.tar --report {}/layout/blobs/report.json", INSIDE),
+        ("sync {}/inner.toml {}/no.tar --report {}/layout/index.json", INSIDE),
+        ("sync {}/inner.toml {}/layout/index.json", INSIDE),
+        ("sync {}/site.toml store --report {}/store/index.json", INSIDE),
+        ("sync store {}/no.tar --report {}/store/oci-layout", INSIDE),
+        ("sync {}/site.toml {}/no.tar --since {}/layout --report {}/layout/index.json", INSIDE),
+        ("save oci:{}/layout:localhost/sample:latest --out {}/layout/index.json", INSIDE),
+        ("save dir:{}/dir --out {}/dir/manifest.json", INSIDE),
+        ("save localhost/sample:latest --out {}/no.tar --since {}/no.tar", "there is no file"),
+        ("save localhost/sample:latest --out {}/store/index.json", INSIDE),
+        ("export oci:{}/layout:localhost/sample:latest --out {}/layout/oci-layout", INSIDE),
+        ("export localhost/sample:latest --out {}/store/index.json", INSIDE),
     ] {
         let said = place.run(line);
-        assert!(said.contains("[exit 2]") && said.contains("the output would replace the input"), "{said}");
-        assert!(kept() == before, "{line}");
+        assert!(!said.contains("[exit 0]") && said.contains(why), "{said}");
+        assert!(tree(place.dir.path()) == before, "{line}: files have changed");
     }
-    place.run("sync {}/site.toml {}/new/ -q");
-    for line in [
-        "sync {}/site.toml {}/new/ --report {}/new/index.json",
-        "sync {}/new {}/site.tar --report {}/new/blobs/report.json",
-    ] {
-        let said = place.run(line);
-        assert!(said.contains("the report would be a file of the layout directory"), "{said}");
-        assert!(kept() == before, "{line}");
+    // A name of a registry is no path.
+    fs::write(place.path("sample"), "").unwrap();
+    let mut export = place.command(["export", "localhost/sample", "--out", "localhost/sample"]);
+    fs::create_dir(place.path("localhost")).unwrap();
+    let ended = export.current_dir(place.dir.path()).output().unwrap();
+    assert!(ended.status.success(), "{ended:?}");
+}
+
+/// The files below a directory, with their content; without what a store keeps for itself.
+fn tree(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && !path.is_symlink() {
+            files.extend(tree(&path));
+        } else if path.is_file() && !path.components().any(|part| part.as_os_str() == "locks") {
+            files.insert(path.clone(), fs::read(&path).unwrap());
+        }
     }
+    files
 }
 
 /// A list comes from standard input, and from a named pipe; while none writes to that, signals are heeded.
