@@ -17,6 +17,7 @@ use plyfold_core::{
     Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Mismatch, RawManifest, Result, digest, printable,
 };
 
+use super::record::{self, RECORD};
 use crate::durable::{self, Temp};
 use crate::files;
 use crate::root::Root;
@@ -209,7 +210,7 @@ impl Folder {
         let mut is_foreign = false;
         files::for_each(self.path(), |entry, _| {
             let name = entry.file_name();
-            is_foreign |= name != "lost+found" && !is_part(&name.to_string_lossy());
+            is_foreign |= name != "lost+found" && name != RECORD && !is_part(&name.to_string_lossy());
             Ok(())
         })?;
         // Another task may have made it since: the version comes first.
@@ -244,7 +245,7 @@ impl Folder {
         let writing = |e| Error::io(format!("writing {}", path.display()), e);
         temp.file().set_len(0).map_err(writing)?;
         std::io::copy(&mut stop.reader(content), temp.file()).map_err(writing)?;
-        temp.publish(&self.path().join(name), MODE)
+        self.publish(temp, name)
     }
 
     /// Bytes of a blob that a writer before has left.
@@ -307,9 +308,18 @@ impl Folder {
         if size != blob.size() || actual != *blob.digest() {
             return Err(Mismatch::of(blob, Some(actual), size).into());
         }
-        temp.publish(&self.path().join(name), MODE)?;
+        self.publish(temp, &name)?;
         self.is_verified(blob.digest());
         Ok(())
+    }
+
+    /// Gives a file its name. Content that the image may not need is recorded before, where a later copy can remove it.
+    fn publish(&self, mut temp: Temp, name: &str) -> Result<()> {
+        let is_locked = self.copying().as_ref().is_some_and(|copying| copying.lock.is_some());
+        if is_locked && is_content(name) {
+            record::add(self.path(), name, temp.file())?;
+        }
+        temp.publish(&self.path().join(name), MODE)
     }
 
     /// Where a file is written before it has its name.

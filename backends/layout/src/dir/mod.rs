@@ -17,6 +17,7 @@ use crate::config::Config;
 mod folder;
 mod needs;
 mod publish;
+mod record;
 
 plyfold_core::register!(Backend {
     schemes: &["dir"],

@@ -1,6 +1,7 @@
 //! How an image becomes that of its directory.
 
 use std::collections::HashSet;
+use std::os::unix::fs::MetadataExt as _;
 
 use plyfold_core::blocking::Stop;
 use plyfold_core::cache::lacking;
@@ -8,6 +9,7 @@ use plyfold_core::{Digest, Error, RawManifest, Result};
 
 use super::folder::{Folder, TOP, VERSION, document_name, is_content, is_part, read_top};
 use super::needs::Needs;
+use super::record::{self, RECORD};
 use crate::durable;
 use crate::files;
 
@@ -42,19 +44,26 @@ pub(super) fn publish(folder: &Folder, top: &RawManifest, absent: &[Digest], sto
     Ok(())
 }
 
-/// Removes files, signatures of what is gone, what killed processes have left, and of content all but what is `needed`, if
-/// that is given: copies that were cancelled have left it.
+/// Removes files, and signatures of what is gone. If what is `needed` is given no other copy by plyfold runs: then also what
+/// copies that were cancelled or killed have left.
 fn clean(folder: &Folder, gone: &HashSet<String>, needed: Option<&HashSet<String>>) -> Result<()> {
+    let written = needed.map(|_| record::read(folder.path())).transpose()?.unwrap_or_default();
     files::for_each(folder.path(), |entry, found| {
         let name = entry.file_name();
         let (Some(name), true) = (name.to_str(), found.is_file()) else { return Ok(()) };
-        let is_left = is_part(name) && durable::is_free(&entry.path())?.unwrap_or(false);
-        let is_stray = is_content(name) && needed.is_some_and(|needed| !needed.contains(name));
+        let is_left = needed.is_some() && is_part(name) && durable::is_free(&entry.path())?.unwrap_or(false);
+        let is_stray = needed.is_some_and(|needed| !needed.contains(name))
+            && is_content(name)
+            && written.contains(&(name.to_owned(), found.ino()));
         if is_left || is_stray || gone.contains(name) || is_signature(name, gone) {
             files::remove(&entry.path())?;
         }
         Ok::<(), Error>(())
-    })
+    })?;
+    match needed {
+        Some(_) => files::remove(&folder.path().join(RECORD)),
+        None => Ok(()),
+    }
 }
 
 /// Whether a file is a signature of the image before, `signature-N`, or of one in it, `HEX.signature-N`, where anything of it

@@ -138,6 +138,34 @@ async fn a_damaged_blob_is_copied_again() {
     assert!(fs::read(&path).unwrap() == before);
 }
 
+/// Another program that copies into the directory has finished some blobs, and will name them.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_other_programs_write_is_left_alone() {
+    let folder = TempDir::new().unwrap();
+    let (image, other) = (one_layer("image"), one_layer("other"));
+    copied(&image, &directory(folder.path())).await.unwrap();
+    let layer = &other.images[0].layers[0].descriptor;
+    let theirs = folder.path().join(layer.digest().digest());
+    fs::write(&theirs, other.blob(layer.digest()).unwrap()).unwrap();
+    fs::write(folder.path().join("c".repeat(64)), "a file of the user").unwrap();
+    copied(&image, &directory(folder.path())).await.unwrap();
+    let third = one_layer("third");
+    copied(&third, &directory(folder.path())).await.unwrap();
+    let mut expected = files_of(&third);
+    expected.extend([layer.digest().digest().to_owned(), "c".repeat(64)]);
+    expected.sort();
+    assert_eq!(names_in(folder.path()), expected);
+    // It replaces what a cancelled copy has left.
+    fs::remove_file(&theirs).unwrap();
+    let cancelled = directory(folder.path());
+    cancelled.push_blob(cancelled.name(), content(&other, layer)).await.unwrap();
+    drop(cancelled);
+    fs::write(folder.path().join("new"), other.blob(layer.digest()).unwrap()).unwrap();
+    fs::rename(folder.path().join("new"), &theirs).unwrap();
+    copied(&image, &directory(folder.path())).await.unwrap();
+    assert!(theirs.exists());
+}
+
 /// It is removed with the next image, unless a copy that has not ended may need it.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_cancelled_copy_has_left_is_removed() {
