@@ -39,6 +39,31 @@ pub(crate) struct DockerImage {
 /// What in `index.json` has each config.
 pub(crate) type Configs = HashMap<Digest, Vec<Configured>>;
 
+/// What `index.json` says about its entries.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub(crate) configs: Configs,
+    /// The names of each entry, but for one that is derived from the archive's.
+    pub(crate) names: HashMap<Digest, Vec<Reference>>,
+    /// The repository of names that are a tag alone.
+    pub(crate) local: String,
+}
+
+impl Known {
+    /// Whether an entry may be the image that `manifest.json` has under these names. Where each list has other names it is not:
+    /// an image was added that has the same config, and the names of the one before stay what they are.
+    fn may_be(&self, entry: &Digest, tags: &[Reference]) -> bool {
+        let Some(names) = self.names.get(entry) else { return true };
+        if tags.is_empty() {
+            return names.iter().all(|name| name.tag().is_none());
+        }
+        let is_local = |name: &Reference| reference::repository_of(name) == self.local;
+        names.iter().any(|name| {
+            tags.contains(name) || is_local(name) && tags.iter().any(|tag| tag.tag() == name.tag())
+        })
+    }
+}
+
 /// A manifest with some config.
 #[derive(Debug)]
 pub(crate) struct Configured {
@@ -67,14 +92,14 @@ struct Listed {
 pub(crate) fn read(
     members: &Members,
     path: &Path,
-    known: impl FnOnce() -> Configs,
+    known: impl FnOnce() -> Result<Known>,
     blobs: &mut HashMap<Digest, Member>,
 ) -> Result<Option<Vec<DockerImage>>> {
     let Some(bytes) = members.document("manifest.json", limits::MANIFEST)? else { return Ok(None) };
-    let known = known();
+    let known = known()?;
     let images = parse(&bytes)?.into_iter().map(|listed| {
         let (names, origin) = names_of(&listed, path);
-        let (known, replaces) = known_entry(members, &listed, &known);
+        let (known, replaces) = known_entry(members, (&listed, &names), &known);
         if known.is_some() {
             return Ok(DockerImage { names, origin, listed, known, replaces, manifest: None });
         }
@@ -142,17 +167,22 @@ fn settle_names(images: &mut [DockerImage], path: &Path) {
 
 /// The entry of `index.json` with the same config and all layers of it; otherwise entries with that config which are
 /// manifests of their own, without these layers.
-fn known_entry(members: &Members, image: &Listed, known: &Configs) -> (Option<Digest>, Vec<Digest>) {
-    let nothing = (None, Vec::new());
-    let Some(name) = image.config.as_deref().filter(|_| !known.is_empty()) else { return nothing };
+fn known_entry(
+    members: &Members,
+    (image, names): (&Listed, &[Reference]),
+    known: &Known,
+) -> (Option<Digest>, Vec<Digest>) {
+    let (nothing, configs) = ((None, Vec::new()), &known.configs);
+    let Some(name) = image.config.as_deref().filter(|_| !configs.is_empty()) else { return nothing };
     let Ok(Some(config)) = members.document(name, limits::CONFIG) else { return nothing };
-    let by_name = || known.get(&named(name, &config)?);
-    let Some(found) = known.get(&digest::sha256(&config)).or_else(by_name) else { return nothing };
+    let by_name = || configs.get(&named(name, &config)?);
+    let Some(found) = configs.get(&digest::sha256(&config)).or_else(by_name) else { return nothing };
+    let found = found.iter().filter(|one| known.may_be(&one.entry, names));
     // What cannot be read is an error of the image, whichever list it is read from.
     let layers = configuration(&config).map(|config| config.rootfs().diff_ids().len()).ok();
-    match found.iter().find(|one| layers.is_none_or(|layers| layers == one.layers)) {
+    match found.clone().find(|one| layers.is_none_or(|layers| layers == one.layers)) {
         Some(complete) => (Some(complete.entry.clone()), Vec::new()),
-        None => (None, found.iter().filter(|one| one.depth == 0).map(|one| one.entry.clone()).collect()),
+        None => (None, found.filter(|one| one.depth == 0).map(|one| one.entry.clone()).collect()),
     }
 }
 

@@ -31,6 +31,8 @@ pub(crate) struct Images {
     oci: OciImages,
     /// What `manifest.json` lists, in its order.
     docker: Vec<DockerImage>,
+    /// The name that its only image has for being that.
+    derived: Option<Reference>,
     /// Layers and configs of the images that `manifest.json` alone lists.
     blobs: HashMap<Digest, Member>,
 }
@@ -47,7 +49,7 @@ impl Images {
         let is_layout = oci.is_some();
         let mut oci = oci.unwrap_or_else(|| OciImages::none(&members, path));
         let mut blobs = HashMap::new();
-        let docker = docker::read(&members, path, || oci.configs(), &mut blobs)?;
+        let docker = docker::read(&members, path, || oci.known(path), &mut blobs)?;
         if !is_layout && docker.is_none() {
             return Err(Error::corrupt(
                 "not an image archive: it has neither manifest.json nor oci-layout and index.json",
@@ -62,17 +64,20 @@ impl Images {
         let readable = docker.iter().filter(|image| image.manifest.is_some());
         oci.forget(&readable.flat_map(|image| &image.replaces).cloned().collect());
         oci.beside(&docker);
+        let listed: HashSet<Reference> = oci.index.references().into_iter().collect();
         for image in &mut docker {
-            image.names.retain(|name| matches!(oci.index.find(name), Ok(None)));
+            image.names.retain(|name| !listed.contains(name));
         }
+        let mut derived = None;
         if let [only] = docker.as_mut_slice()
             && oci.is_empty()
             && only.names.is_empty()
             && only.origin.is_none()
         {
             only.names.extend(reference::local(path, "latest"));
+            derived = only.names.first().cloned();
         }
-        Ok(Self { path: path.to_owned(), members, is_layout, oci, docker, blobs })
+        Ok(Self { path: path.to_owned(), members, is_layout, oci, docker, derived, blobs })
     }
 
     /// Every name, of tags and of what stands in place of one.
@@ -174,6 +179,11 @@ impl Images {
         let invalid = |e| Error::corrupt("invalid document").with_source(e).with_context("document", DELTA);
         let delta: Delta = serde_json::from_slice(&bytes).map_err(invalid)?;
         Ok(delta.since.iter().take(BASES).map(|base| printable(base)).collect())
+    }
+
+    /// The name of an image that `manifest.json` alone lists, without one, and that is the only one.
+    pub(crate) fn derived(&self) -> Option<&Reference> {
+        self.derived.as_ref()
     }
 
     /// Whether it has `oci-layout` and `index.json`.

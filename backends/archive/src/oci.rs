@@ -1,6 +1,6 @@
 //! The OCI layout as a tar: oci-archive, and `docker save` since version 25.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -12,7 +12,7 @@ use plyfold_core::layout_index::{
 use plyfold_core::manifest::{Document, limits};
 use plyfold_core::{Descriptor, Digest, RawManifest, Reference, Result, reference};
 
-use crate::docker::{Configs, Configured, DockerImage};
+use crate::docker::{Configs, Configured, DockerImage, Known};
 use crate::members::{Member, Members};
 
 /// The images of an oci-archive.
@@ -63,8 +63,26 @@ impl OciImages {
         self.index.names().into_iter().find(|(_, entry)| entry.digest() == digest).map(|(name, _)| name)
     }
 
+    /// What the other list is compared with.
+    pub(crate) fn known(&self, path: &Path) -> Result<Known> {
+        let mut names: HashMap<Digest, Vec<Reference>> = HashMap::new();
+        if !self.bytes.is_empty() {
+            // As it was written: of several entries with one name one alone has it in `index`.
+            let mut index = LayoutIndex::parse(&self.bytes, path)?;
+            index.forget_derived_names();
+            for (name, entry) in index.names() {
+                names.entry(entry.digest().clone()).or_default().push(match name.tag() {
+                    Some(tag) => reference::parse(&format!("{}:{tag}", reference::repository_of(&name)))?,
+                    None => name,
+                });
+            }
+        }
+        let local = reference::repository_of(&reference::local(path, "latest")?);
+        Ok(Known { configs: self.configs(), names, local })
+    }
+
     /// The configs of all images with the manifests that have them, as far as they can be read.
-    pub(crate) fn configs(&self) -> Configs {
+    fn configs(&self) -> Configs {
         /// Bytes of manifests that are read, and their number. An image beyond is one more image of `manifest.json`.
         const BYTES: u64 = 64 << 20;
         const DOCUMENTS: usize = 1 << 14;

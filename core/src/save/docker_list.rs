@@ -67,6 +67,14 @@ impl DockerList {
         }
     }
 
+    /// Gives a name to the only image that is listed, if it has none.
+    pub fn name_only(&mut self, name: &Reference) {
+        let [only] = self.0.as_mut_slice() else { return };
+        if only.get("RepoTags").and_then(Value::as_array).is_none_or(Vec::is_empty) {
+            only.insert("RepoTags".to_owned(), json!([reference::familiar(name)]));
+        }
+    }
+
     /// Takes a tag from its image, which is not listed any more if it has no other.
     pub fn forget(&mut self, name: &Reference) {
         self.remove(&reference::familiar(name));

@@ -37,6 +37,10 @@ impl Lists {
             docker: docker.as_deref().map(DockerList::parse).transpose()?,
             before: (index.map(Into::into), docker.map(Into::into)),
         };
+        if let (Some(docker), Some(name)) = (&mut lists.docker, content.old.and_then(Images::derived)) {
+            // With another image beside it, it would have none.
+            docker.name_only(name);
+        }
         if lists.docker.is_none() && with_docker {
             // Podman and older versions of Docker see nothing beside the list, so it has what was there, too.
             lists.docker = Some(DockerList::default());

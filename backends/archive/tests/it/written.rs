@@ -95,6 +95,44 @@ async fn an_archive_of_the_old_form_becomes_one_of_both() {
     assert!(names.contains(&plain), "{names:?}");
 }
 
+/// Names of the old form stand for what they did, also when an image of the same config is added under another name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_of_the_old_form_stands_for_the_same_image() {
+    const OLD: &str = "example.com/app:arm64";
+    let index = samples::index();
+    let (mut one, mut alone) = (index.clone(), index.clone());
+    one.images.truncate(1);
+    alone.top = index.images[0].manifest.clone();
+    let by_digest = format!("example.com/app@{}", alone.top.digest());
+    for untagged in [false, true] {
+        let bytes = samples::docker_archive(&[(if untagged { String::new() } else { OLD.to_owned() }, &one)]);
+        for (to, sample) in [
+            ("example.com/app:multi", &index),
+            ("example.com/app:other", &alone),
+            ("localhost/archive:bare", &index),
+            (by_digest.as_str(), &alone),
+        ] {
+            let disk = OnDisk::new(&bytes);
+            let archive = disk.archive();
+            // Of an archive's only image.
+            let derived = reference::local(&disk.path, "latest").unwrap();
+            let old = &if untagged { derived } else { name(OLD) };
+            let before = archive.fetch_raw(old).await.unwrap();
+            push(&disk.archive(), to, sample).await.unwrap();
+            let archive = disk.archive();
+            let after = archive.fetch_raw(old).await.unwrap();
+            assert_eq!(after.digest(), before.digest(), "{to}");
+            archive.image(old, &index.images[0].platform.parse().unwrap()).await.unwrap();
+            assert_eq!(archive.fetch_raw(&name(to)).await.unwrap().digest(), sample.top.digest(), "{to}");
+            // Once more, which finds a layout, and to the old name itself.
+            push(&disk.archive(), "example.com/app:again", &index).await.unwrap();
+            assert_eq!(disk.archive().fetch_raw(old).await.unwrap().digest(), before.digest(), "{to}");
+            push(&disk.archive(), OLD, &index).await.unwrap();
+            assert_eq!(disk.archive().fetch_raw(&name(OLD)).await.unwrap().digest(), index.top.digest());
+        }
+    }
+}
+
 /// Of several images with one name the last has it, also when the list is written again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_of_several_images_stays_with_its_image() {
