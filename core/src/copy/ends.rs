@@ -15,6 +15,7 @@ use crate::cache::MissingBlob;
 use crate::holes::reopened;
 use crate::manifest::{RawManifest, is_foreign};
 use crate::progress::Event;
+use crate::pull::may_be_of_part;
 use crate::registry::{ImageRegistry, ImageRegistryExt, PushSession};
 use crate::resumed::BlobOpener;
 use crate::{Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Reference, Result, select};
@@ -210,34 +211,49 @@ impl Ends<'_> {
         }
         let at_first = self.retrying(digest.as_ref(), || self.partial(blob)).await.map_err(at)?;
         let started = self.options.progress.start(blob, at_first);
-        let (attempt, there) = (&AtomicU32::new(0), &AtomicU64::new(0));
-        let put = |from| async move {
-            let content = self.opened(blob, file, from).await.map_err(|e| of_source(e, digest))?;
-            let attempt = attempt.fetch_add(1, Ordering::Relaxed) + 1;
-            there.store(content.offset(), Ordering::Relaxed);
-            self.session.put_blob(self.watched(content, attempt)?).await
-        };
-        let moved = self.retrying(digest.as_ref(), || async {
-            let is_first = attempt.load(Ordering::Relaxed) == 0;
-            let from = if is_first { at_first } else { self.partial(blob).await? };
-            match put(from).await {
-                // The bytes of an attempt before may have been wrong: all of it once more.
-                Err(e) if from > 0 && *e.kind() == ErrorKind::Corrupt => put(0).await,
-                outcome => outcome,
-            }
-        });
-        match moved.await.map_err(at) {
+        match self.transferred(blob, file, at_first).await.map_err(at) {
             // Such a layer may exist only at its own URL, even when the descriptor lists no URL.
             Err(e) if foreign && *e.kind() == ErrorKind::NotFound => left_out(),
             outcome => {
-                outcome?;
-                let moved = blob.size().saturating_sub(there.load(Ordering::Relaxed));
+                let moved = blob.size().saturating_sub(outcome?);
                 self.counts.moved.fetch_add(moved, Ordering::Relaxed);
                 self.counts.went(digest, self.target);
                 started.done();
             }
         }
         Ok(())
+    }
+
+    /// Moves a blob of which so many first bytes are at the target; the byte that the last attempt began with.
+    async fn transferred(&self, blob: &Descriptor, file: Option<&File>, at_first: u64) -> Result<u64> {
+        let digest = blob.digest();
+        let (attempt, there, asked) = (&AtomicU32::new(0), &AtomicU64::new(0), &AtomicU64::new(0));
+        let put = async |from, is_whole: bool| {
+            let content = self.opened(blob, file, if is_whole { 0 } else { from }).await;
+            let content = content.map_err(|e| of_source(e, digest))?;
+            let content = if is_whole { content.continuing(from)? } else { content };
+            let attempt = attempt.fetch_add(1, Ordering::Relaxed) + 1;
+            there.store(content.offset(), Ordering::Relaxed);
+            self.session.put_blob(self.watched(content, attempt)?).await
+        };
+        let put_rest = async |is_whole| {
+            let is_first = attempt.load(Ordering::Relaxed) == 0;
+            let from = if is_first { at_first } else { self.partial(blob).await? };
+            asked.store(from, Ordering::Relaxed);
+            match put(from, is_whole).await {
+                // The bytes of an attempt before may have been wrong: all of it once more.
+                Err(e) if from > 0 && *e.kind() == ErrorKind::Corrupt => put(0, false).await,
+                outcome => outcome,
+            }
+        };
+        match self.retrying(digest.as_ref(), || put_rest(false)).await {
+            // A source that refuses parts may have the whole: what is at the target of that is passed over.
+            Err(e) if may_be_of_part(&e) && self.has_part(blob, asked.load(Ordering::Relaxed)).await => {
+                self.retrying(digest.as_ref(), || put_rest(true)).await?;
+            }
+            outcome => outcome?,
+        }
+        Ok(there.load(Ordering::Relaxed))
     }
 
     /// The content of a blob from a byte on: from a file, from the source, or made of what the source has.
@@ -265,6 +281,11 @@ impl Ends<'_> {
         }
         let there = self.session.partial_blob(blob).await?;
         Ok(there.min(blob.size()))
+    }
+
+    /// Whether the target has just so many first bytes of a blob: the last attempt has brought none.
+    async fn has_part(&self, blob: &Descriptor, bytes: u64) -> bool {
+        bytes > 0 && self.partial(blob).await.is_ok_and(|there| there == bytes)
     }
 
     /// Counts a blob as a copy would.

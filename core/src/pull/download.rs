@@ -4,7 +4,7 @@ use super::conversion::{Conversion, Converted, Vacant, WhenFull};
 use super::engine::Engine;
 use super::options::{PullPolicy, PulledLayer};
 use super::retry::Retry;
-use super::retry::{Row, StallTimer};
+use super::retry::{Row, StallTimer, may_be_of_part};
 use crate::blocking::{StopOnDrop, blocking};
 use crate::cache::{BlobWriter, Ingest, MissingBlob, content};
 use crate::layer::{Hashing, LayerForm, LayerOptions, LayerTar};
@@ -226,6 +226,7 @@ impl Engine<'_> {
         let (mut attempt, mut is_whole) = (1, false);
         let (mut row, mut row_start) = (Row::default(), writer.offset());
         while writer.offset() < layer.size() || layer.size() == 0 {
+            let offset = writer.offset();
             let transfer = self.transfer(layer, writer, tee.as_deref_mut(), attempt, is_whole);
             let error = match row.attempt(transfer).await {
                 Ok(()) => break,
@@ -237,12 +238,16 @@ impl Engine<'_> {
             row_start = writer.offset();
             attempt += 1;
             // An endpoint that keeps answering ranges wrongly may still serve the whole blob.
+            let is_futile = writer.offset() == offset || *error.kind() == ErrorKind::Corrupt;
+            let was_part = !is_whole && offset > 0 && is_futile;
             is_whole = matches!(error.detail(), Some(TransferFault::NoRange | TransferFault::OtherRange))
                 && row.failures() + 2 >= self.options.retry.attempts;
-            self.options
-                .retry
-                .pause(&mut row, error, layer.digest().as_ref(), &self.options.progress)
-                .await?;
+            let (retry, progress) = (&self.options.retry, &self.options.progress);
+            match retry.pause(&mut row, error, layer.digest().as_ref(), progress).await {
+                // Nor is one that refuses them to keep the blob from ever being complete.
+                Err(e) if was_part && may_be_of_part(&e) => is_whole = true,
+                outcome => outcome?,
+            }
         }
         if let Some(tee) = tee {
             tee.end().await;

@@ -17,6 +17,7 @@ mod run;
 mod writers;
 
 pub use options::{PullOptions, PullPolicy, PullResult, PulledLayer};
+pub(crate) use retry::may_be_of_part;
 pub use retry::{Retry, Row};
 pub use run::pull;
 

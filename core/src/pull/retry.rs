@@ -25,6 +25,12 @@ pub struct Retry {
     pub total: Duration,
 }
 
+/// Whether a request for a part of a blob may have failed with this for being one, so that the whole is worth a request.
+pub(crate) fn may_be_of_part(error: &Error) -> bool {
+    use ErrorKind::{Cancelled, Internal, Io, Limit, NotFound};
+    !matches!(error.kind(), Cancelled | Internal | Io | Limit | NotFound)
+}
+
 /// Failures in a row.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Row {

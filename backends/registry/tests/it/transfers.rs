@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use plyfold_conformance::samples::{self, Sample};
 use plyfold_conformance::server::{Fault, FaultServer, On, Options};
-use plyfold_core::memory::MemoryCache;
+use plyfold_core::memory::{MemoryCache, MemoryRegistry};
 use plyfold_core::progress::{Event, Progress};
 use plyfold_core::{
-    BlobRange, CacheProviderExt as _, Descriptor, ErrorKind, ImageRegistry, MediaType, Platform, PullOptions,
-    PullResult, Reference, Result, digest, pull, reference,
+    BlobRange, CacheProviderExt as _, CopyOptions, Descriptor, ErrorKind, ImageRegistry, MediaType, Platform,
+    PullOptions, PullResult, Reference, Result, copy, digest, pull, reference,
 };
 use plyfold_registry::Registry;
 
@@ -164,6 +164,38 @@ async fn ranges_that_are_always_wrong_end_in_the_whole() {
     let ranges: Vec<_> = asked.iter().filter_map(|x| x.header("range")).collect();
     assert_eq!(ranges, ["bytes=20000-49999"; 3]);
     assert!(asked.last().unwrap().header("range").is_none());
+}
+
+/// An endpoint that refuses ranges has the whole all the same: what was kept of a blob never keeps it from being complete.
+#[tokio::test]
+async fn ranges_that_are_refused_end_in_the_whole() {
+    let content = noise(1, 50_000);
+    let statuses = [400, 401, 403, 405, 429, 500, 501, 503].map(Fault::Status);
+    let wrong =
+        [Fault::WrongRange(7), Fault::WrongTotal(7), Fault::Close, Fault::Surplus(9), Fault::TruncateAt(0)];
+    for fault in statuses.into_iter().chain(wrong) {
+        let (server, name, layers) = serve_blobs(std::slice::from_ref(&content));
+        let layer = || On::blob(layers[0].digest());
+        server.script(layer().times(1), [Fault::TruncateAt(20_000)]);
+        server.script(layer().ranged(true), [fault.clone()]);
+        let registry = open(server.host(), |_| ());
+        let (cache, result) = fetch(&registry, &name, &quick()).await;
+        result.unwrap_or_else(|e| panic!("{fault:?}: {e}"));
+        cache.verify_blob(&layers[0]).await.unwrap();
+        // A copy, and one after it that goes on with what it has left, without another attempt.
+        let (to, target) = (MemoryRegistry::new("to"), reference::parse("a.example/b:1").unwrap());
+        let mut options = CopyOptions { retry: quick().retry, ..CopyOptions::default() };
+        options.retry.attempts = 1;
+        server.clear_scripts();
+        server.script(layer(), [Fault::TruncateAt(20_000)]);
+        copy(&registry, &name, &to, &target, &options).await.unwrap_err();
+        assert_eq!(to.partial_blob(&target, &layers[0]).await.unwrap(), 20_000, "{fault:?}");
+        server.clear_scripts();
+        server.script(layer().ranged(true), [fault.clone()]);
+        copy(&registry, &name, &to, &target, &options).await.unwrap_or_else(|e| panic!("{fault:?}: {e}"));
+        let blob = to.blob(&target, &layers[0], BlobRange::FULL).await.unwrap();
+        assert!(blob.bytes(1 << 20).await.unwrap() == content, "{fault:?}");
+    }
 }
 
 /// Bytes that went wrong before a transfer broke off are found out at the end, and fetched again once.
