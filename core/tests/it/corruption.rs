@@ -98,7 +98,8 @@ async fn a_refusal_keeps_what_has_come_before_it() {
     let (registry, cache) = (MemoryRegistry::new("a"), MemoryCache::new().unwrap());
     let image = name("example.com/app:1");
     let (_, layers) = put_image(&registry, &image, ("linux", "amd64"), &[layer("a", 5000)]);
-    let scripted = Scripted::new(&registry, &[Fault::Breaks(1000), Fault::Refuses]);
+    // The rest, and then the whole.
+    let scripted = Scripted::new(&registry, &[Fault::Breaks(1000), Fault::Refuses, Fault::Refuses]);
     let error = pull(&scripted, &image, &cache, &options(PullPolicy::IfMissing)).await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Denied);
     assert_eq!(cache.partial(&layers[0]).await.unwrap(), 1000);
