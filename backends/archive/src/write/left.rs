@@ -10,6 +10,7 @@ use plyfold_core::digest::{self, Hasher};
 use plyfold_core::{Descriptor, Digest, Error, ErrorKind, Result};
 use tar::EntryType;
 
+use super::gap;
 use crate::members::{Headers, Member};
 
 /// Bytes of a tar's blocks.
@@ -23,6 +24,10 @@ pub(super) struct Left {
     pub(super) end: u64,
     /// The blob behind it that was being written.
     pub(super) cut: Option<Appending>,
+    /// Blobs that have come in part, with members behind them.
+    pub(super) parts: Vec<Appending>,
+    /// Whether a member is neither complete nor a part.
+    pub(super) has_gaps: bool,
 }
 
 /// A blob on its way into the file.
@@ -42,6 +47,24 @@ pub(super) struct Appending {
 impl Appending {
     pub(super) fn is_of(&self, blob: &Descriptor) -> bool {
         (&self.digest, self.wanted) == (blob.digest(), blob.size())
+    }
+
+    /// Where its content is to be.
+    pub(super) fn place(&self) -> (u64, u64) {
+        (self.start, self.wanted)
+    }
+
+    /// Where the next member begins.
+    pub(super) fn next(&self) -> u64 {
+        (self.start + self.wanted).next_multiple_of(BLOCK)
+    }
+
+    /// The first bytes of a blob that are in the file, in place of all that are.
+    pub(super) fn shortened(self, file: &Arc<File>, size: u64) -> Result<Self> {
+        let mut hasher = Hasher::like(&self.digest)?;
+        let read = hasher.read_all(Member::new(file.clone(), self.start, size).reader(0));
+        read.map_err(|e| Error::io("reading what was written of the archive", e))?;
+        Ok(Self { hasher, size, ..self })
     }
 }
 
@@ -67,9 +90,21 @@ impl Left {
             let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
             let (offset, size) = (entry.raw_file_position(), entry.size());
             let next = offset.checked_add(size).and_then(|end| end.checked_next_multiple_of(BLOCK));
+            let is_blob = entry.header().entry_type() == EntryType::Regular && left.folders.contains("blobs");
+            if is_blob
+                && let Some(next) = next
+                && let Some(there) = gap::noted(file, (offset, size)).map_err(failed)?
+            {
+                match part(file, &path, (offset, size), there, stop)? {
+                    Some(part) if there > 0 => left.parts.push(part),
+                    _ => left.has_gaps = true,
+                }
+                left.end = next;
+                continue;
+            }
             let Some(next) = next.filter(|next| *next <= length) else {
-                if entry.header().entry_type() == EntryType::Regular && left.folders.contains("blobs") {
-                    left.cut = cut(file, &path, (offset, size), stop)?;
+                if is_blob {
+                    left.cut = part(file, &path, (offset, size), size, stop)?;
                 }
                 break;
             };
@@ -104,13 +139,19 @@ impl Left {
     }
 }
 
-/// The beginning of a blob whose content, at a place of so many bytes, goes to the end of the file.
-fn cut(file: &Arc<File>, path: &str, (start, wanted): (u64, u64), stop: &Stop) -> Result<Option<Appending>> {
+/// The beginning of a blob whose content is to be at a place of so many bytes: so many of them, or all to the end of the file.
+fn part(
+    file: &Arc<File>,
+    path: &str,
+    (start, wanted): (u64, u64),
+    there: u64,
+    stop: &Stop,
+) -> Result<Option<Appending>> {
     let failed = |e| Error::io("reading what a writer of the archive has left", e);
     let Some(digest) = digest_of(path) else { return Ok(None) };
     let mut hasher = Hasher::like(&digest)?;
     // Where the padding alone is missing all of it is there.
-    let there = Member::new(file.clone(), start, wanted).reader(0);
+    let there = Member::new(file.clone(), start, there).reader(0);
     let size = hasher.read_all(stop.reader(there)).map_err(failed)?;
     Ok(Some(Appending { digest, wanted, hasher, start, size }))
 }

@@ -21,9 +21,11 @@ use pushed::Pushed;
 
 mod content;
 mod delta;
+mod gap;
 mod left;
 mod lists;
 mod part;
+mod parts;
 mod place;
 mod publish;
 mod pushed;
@@ -70,7 +72,9 @@ impl Writer {
         let (descriptor, from) = (blob.descriptor().clone(), blob.offset());
         let part = guard.as_mut().ok_or_else(not_begun)?;
         let blob = if from > 0 {
-            blob.continuing(part.partial(&descriptor))?
+            let blob = blob.continuing(part.partial(&descriptor))?;
+            part.resume(&descriptor)?;
+            blob
         } else {
             part.append(&descriptor)?;
             blob
@@ -84,8 +88,9 @@ impl Writer {
                     continue;
                 }
             }
+            let wanted = descriptor.clone();
             (guard, bytes) = blocking(move |_| {
-                guard.as_mut().ok_or_else(not_begun)?.extend(&bytes)?;
+                guard.as_mut().ok_or_else(not_begun)?.extend(&bytes, &wanted)?;
                 bytes.clear();
                 Ok((guard, bytes))
             })

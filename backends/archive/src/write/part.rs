@@ -17,6 +17,7 @@ use rustix::fs::{Mode, OFlags};
 use tempfile::TempPath;
 
 use super::left::{Appending, BLOCK, Left};
+use super::parts::Parts;
 use super::place::{self, SECRET, hide, there_is};
 use super::pushed::Pushed;
 use crate::members::Member;
@@ -35,15 +36,14 @@ pub(crate) struct Part {
     place: PathBuf,
     /// The archive's.
     pub(super) target: PathBuf,
-    /// Bytes that are complete members.
+    /// Bytes that are complete members, and places of blobs that have come in part.
     end: u64,
     /// The folders that have a member.
     folders: BTreeSet<String>,
     pub(super) pushed: Pushed,
     /// What a writer before has left.
     left: Left,
-    /// The blob that is being written behind the complete members, or was when its transfer broke.
-    cut: Option<Appending>,
+    parts: Parts,
     /// Its file is the archive by now.
     pub(super) is_published: bool,
 }
@@ -58,13 +58,14 @@ impl Part {
         let file = Arc::new(file);
         // All of it is known before there is a part, which cuts off the rest when it is dropped.
         let mut left = Left::read(&file, stop).map_err(|e| e.with_context("path", place.display()))?;
+        let parts = Parts::of(&file, &mut left);
         let mut part = Self {
             file,
             place,
             target: target.to_owned(),
             end: left.end,
             folders: std::mem::take(&mut left.folders),
-            cut: left.cut.take(),
+            parts,
             pushed,
             left,
             is_published: false,
@@ -85,17 +86,25 @@ impl Part {
 
     /// Where the last byte ends that a writer may go on from.
     fn written(&self) -> u64 {
-        self.cut.as_ref().map_or(self.end, |cut| cut.start + cut.size)
+        self.parts.written(self.end)
     }
 
     /// How many bytes there are of a blob whose transfer broke.
     pub(super) fn partial(&self, blob: &Descriptor) -> u64 {
-        self.cut.as_ref().filter(|cut| cut.is_of(blob)).map_or(0, |cut| cut.size)
+        self.parts.partial(blob)
     }
 
-    /// Begins a blob behind the members that are complete.
+    /// Goes on with a blob whose transfer broke.
+    pub(super) fn resume(&mut self, blob: &Descriptor) -> Result<()> {
+        if self.parts.resume(blob, &mut self.end)? { Ok(()) } else { Err(not_begun()) }
+    }
+
+    /// Begins a blob behind the members that are complete, or in its place.
     pub(super) fn append(&mut self, blob: &Descriptor) -> Result<()> {
-        self.cut = None;
+        if self.parts.restart(blob, &mut self.end)? {
+            return Ok(());
+        }
+        self.parts.park(&mut self.end)?;
         let name = blob_name(blob.digest());
         if let Some((folder, _)) = name.rsplit_once('/') {
             self.folder(folder)?;
@@ -103,40 +112,52 @@ impl Part {
         let (hasher, header) = (Hasher::like(blob.digest())?, file_header(&name, blob.size())?);
         self.write(&header, self.end)?;
         let (digest, wanted) = (blob.digest().clone(), blob.size());
-        self.cut = Some(Appending { digest, wanted, hasher, start: self.end + header.len() as u64, size: 0 });
+        self.parts.begin(Appending {
+            digest,
+            wanted,
+            hasher,
+            start: self.end + header.len() as u64,
+            size: 0,
+        });
         Ok(())
     }
 
     /// Writes the next bytes of the blob that was begun.
-    pub(super) fn extend(&mut self, bytes: &[u8]) -> Result<()> {
-        let Some(mut cut) = self.cut.take() else { return Err(not_begun()) };
-        let written = self.write(bytes, cut.start + cut.size);
-        if written.is_ok() {
-            cut.hasher.update(bytes);
-            cut.size += bytes.len() as u64;
+    ///
+    /// # Errors
+    /// `Corrupt` for more than the blob has: behind it may be others.
+    pub(super) fn extend(&mut self, bytes: &[u8], blob: &Descriptor) -> Result<()> {
+        let part = self.parts.current().ok_or_else(not_begun)?;
+        let size = part.size + bytes.len() as u64;
+        if size > part.wanted {
+            self.forget();
+            return Err(Mismatch::of(blob, None, size).into());
         }
-        self.cut = Some(cut);
-        written
+        self.write(bytes, part.start + part.size)?;
+        self.parts.wrote(bytes, self.end)
     }
 
     /// Ends the blob: it is stored then, if it is what its digest says. If not, nothing of it is kept.
     pub(super) fn end(&mut self, blob: &Descriptor) -> Result<()> {
-        let Some(Appending { hasher, start, size, .. }) = self.cut.take() else { return Err(not_begun()) };
-        let actual = hasher.finish();
-        if size != blob.size() || actual != *blob.digest() {
-            return Err(Mismatch::of(blob, Some(actual), size).into());
+        let part = self.parts.end().ok_or_else(not_begun)?;
+        let actual = part.hasher.clone().finish();
+        if part.size != blob.size() || actual != *blob.digest() {
+            let error = Mismatch::of(blob, Some(actual), part.size);
+            self.parts.forget(Some(part), self.end);
+            return Err(error.into());
         }
         // Fills the last block.
-        let (end, next) = (start + size, (start + size).next_multiple_of(BLOCK));
+        let (end, next) = (part.start + part.size, part.next());
         self.write(&vec![0; (next - end) as usize], end)?;
-        self.end = next;
-        self.pushed.add(blob.digest().clone(), Member::new(self.file.clone(), start, size));
+        self.end = self.end.max(next);
+        self.pushed.add(blob.digest().clone(), Member::new(self.file.clone(), part.start, part.size));
         Ok(())
     }
 
     /// Keeps nothing of the blob that was begun.
     pub(super) fn forget(&mut self) {
-        self.cut = None;
+        let part = self.parts.end();
+        self.parts.forget(part, self.end);
     }
 
     fn folder(&mut self, name: &str) -> Result<()> {
@@ -170,15 +191,15 @@ impl Part {
             if read.map_err(|e| Error::io("reading the archive", e))? == 0 {
                 return self.end(blob);
             }
-            self.extend(&buffer)?;
+            self.extend(&buffer, blob)?;
         }
     }
 
     /// Begins what stands behind the blobs: it goes with the next attempt if this one fails. Where something is left that
-    /// was not asked for, the blobs are copied into another file first.
+    /// was not asked for, complete or in part, the blobs are copied into another file first.
     pub(super) fn tail<'a>(&'a mut self, stop: &'a Stop) -> Result<Tail<'a>> {
-        self.cut = None;
-        if self.left.is_empty() {
+        self.forget();
+        if self.left.is_empty() && self.parts.is_clean() {
             // An attempt before may have given it the mode of the archive that was there.
             hide(&self.file);
             return Ok(Tail { at: self.end, file: self.file.clone(), second: None, part: self, stop });
@@ -226,9 +247,9 @@ impl Drop for Part {
         if self.is_published {
             return;
         }
+        self.parts.leave(self.end);
         // Nothing in it has a name. The lock is held until it is gone.
-        let has_part = self.cut.as_ref().is_some_and(|cut| cut.size > 0);
-        let _ = if self.left.is_empty() && self.pushed.is_empty() && !has_part {
+        let _ = if self.left.is_empty() && self.pushed.is_empty() && self.parts.is_empty() {
             fs::remove_file(&self.place)
         } else {
             self.file.set_len(self.written())

@@ -1,16 +1,21 @@
 //! Archives whose writer is cancelled, or fails.
 
 use std::fs::{self, File, OpenOptions, Permissions};
+use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use futures_util::stream;
 use plyfold_archive::Archive;
 use plyfold_conformance::samples::{self, Sample};
 use plyfold_core::layout_index::blob_name;
 use plyfold_core::save::file_header;
-use plyfold_core::{Blob, BlobRange, ErrorKind, ImageRegistry as _, RawManifest, digest, reference};
+use plyfold_core::{
+    Blob, BlobRange, Descriptor, Error, ErrorKind, ImageRegistry as _, ImageRegistryExt as _, RawManifest,
+    digest, reference,
+};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use serde_json::{Value, json};
 
@@ -62,6 +67,80 @@ async fn a_writer_that_is_cancelled_at_its_begin_keeps_what_was_left() {
     assert!(fs::read(&part).unwrap() == left);
     push(&open(&path), NAME, &image).await.unwrap();
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
+}
+
+/// What has come of a blob is kept when others come before its rest, also by another writer, and whenever that ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_is_kept_when_another_blob_comes_first() {
+    let (folder, path) = new();
+    let (image, other) = (samples::image(), samples::index());
+    let layers: Vec<_> = image.images[0].layers.iter().map(|layer| layer.descriptor.clone()).collect();
+    let [first, second, ..] = layers.as_slice() else { panic!("{layers:?}") };
+    let content = |blob: &Descriptor| image.blob(blob.digest()).unwrap().clone();
+    let to = &name(NAME);
+    let cut = async |archive: &Archive, blob: &Descriptor, range: Range<u64>| {
+        let bytes = content(blob).slice(range.start as usize..range.end as usize);
+        let broken = Err(Error::new(ErrorKind::Unavailable, "the transfer breaks"));
+        let part = Blob::ranged(blob, range.start..blob.size(), stream::iter([Ok(bytes), broken])).unwrap();
+        assert_eq!(*archive.push_blob(to, part).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    };
+    let kept = async |archive: &Archive| {
+        [archive.partial_blob(to, first).await.unwrap(), archive.partial_blob(to, second).await.unwrap()]
+    };
+    let archive = open(&path);
+    cut(&archive, first, 0..100).await;
+    store(&archive, &other).await;
+    cut(&archive, second, 0..70).await;
+    assert_eq!(kept(&archive).await, [100, 70]);
+    cut(&archive, first, 100..130).await;
+    // As after a kill.
+    let (part, killed) = (folder.path().join(PART), folder.path().join("killed"));
+    fs::copy(&part, &killed).unwrap();
+    assert_eq!(kept(&archive).await, [130, 70]);
+    drop(archive);
+    fs::rename(&killed, &part).unwrap();
+    let archive = open(&path);
+    assert_eq!(kept(&archive).await, [130, 70]);
+    // All but the last bytes of one, and all of the other.
+    cut(&archive, first, 130..first.size() - 1).await;
+    let rest =
+        Blob::ranged(second, 70..second.size(), stream::iter([Ok(content(second).slice(70..))])).unwrap();
+    archive.push_blob(to, rest).await.unwrap();
+    let [there, _] = kept(&archive).await;
+    assert!(there < first.size() && there + 40 > first.size(), "{there} of {}", first.size());
+    drop(archive);
+    let archive = open(&path);
+    assert_eq!(kept(&archive).await[0], there);
+    assert!(archive.has_blob(to, second).await.unwrap());
+    // It is wrong, or longer than it may be: nothing of it is kept, and what is behind it stays.
+    for wrong in [vec![0; (first.size() - there) as usize], vec![0; 4096]] {
+        cut(&archive, first, 0..there).await;
+        let wrong = Blob::ranged(first, there..first.size(), stream::iter([Ok(wrong.into())])).unwrap();
+        assert_eq!(*archive.push_blob(to, wrong).await.unwrap_err().kind(), ErrorKind::Corrupt);
+        assert_eq!(kept(&archive).await[0], 0);
+    }
+    drop(archive);
+    push(&open(&path), NAME, &image).await.unwrap();
+    push(&open(&path), "a.example/other:1", &other).await.unwrap();
+    for (text, sample) in [(NAME, &image), ("a.example/other:1", &other)] {
+        let archive = open(&path);
+        assert_eq!(archive.fetch_raw(&name(text)).await.unwrap().digest(), sample.top.digest());
+        for blob in sample.blobs.iter().filter(|blob| !blob.is_manifest()) {
+            let read = archive.blob(&name(text), &blob.descriptor, BlobRange::FULL).await.unwrap();
+            assert!(read.bytes(1 << 20).await.unwrap() == blob.bytes, "{}", blob.descriptor.digest());
+        }
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
+    // Each member of the archive is a blob that is complete, or a list.
+    let bytes = fs::read(&path).unwrap();
+    for entry in tar::Archive::new(&bytes[..]).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let (name, mut content) = (entry.path().unwrap().display().to_string(), Vec::new());
+        std::io::Read::read_to_end(&mut entry, &mut content).unwrap();
+        if let Some(hex) = name.strip_prefix("blobs/sha256/").filter(|hex| !hex.is_empty()) {
+            assert_eq!(digest::sha256(&content).digest(), hex);
+        }
+    }
 }
 
 /// With one thread for blocking work, which is busy, the work begins when it is cancelled.
