@@ -112,7 +112,7 @@ pub use package::PackageResolver;
 pub use platform::Platform;
 pub use progress::Progress;
 pub use provider::{ImageProvider, PulledImage};
-pub use pull::{PullOptions, PullPolicy, PullResult, PulledLayer, pull};
+pub use pull::{PullNaming, PullOptions, PullPolicy, PullResult, PulledLayer, pull};
 pub use range_write::RangeWrite;
 pub use read_at::{ReadAt, Slice};
 pub use reference::Reference;

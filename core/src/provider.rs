@@ -93,12 +93,14 @@ crate::forward! {
 #[non_exhaustive]
 pub struct PulledImage {
     /// An OCI layout directory in which the image has the name [`reference`](Self::reference), while this or a clone
-    /// of it lives.
+    /// of it lives; with [`PullNaming`](crate::PullNaming) it may be there by its digest alone.
     pub path: PathBuf,
     /// The image's name here.
     pub reference: Reference,
     /// What the name stands for: the digest of an index or of a manifest.
     pub digest: Digest,
+    /// What the name stood for until now, if that was another image.
+    pub replaced: Option<Digest>,
     /// The digest of the manifest for [`platform`](Self::platform).
     pub manifest: Digest,
     /// The platform that was asked for.
@@ -121,6 +123,7 @@ impl PulledImage {
             path,
             reference: pulled.reference,
             digest: pulled.descriptor.digest().clone(),
+            replaced: pulled.replaced.map(|replaced| replaced.digest().clone()),
             manifest: pulled.manifest.digest().clone(),
             platform,
             layers: pulled.layers,

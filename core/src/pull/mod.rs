@@ -16,7 +16,7 @@ mod retry;
 mod run;
 mod writers;
 
-pub use options::{PullOptions, PullPolicy, PullResult, PulledLayer};
+pub use options::{PullNaming, PullOptions, PullPolicy, PullResult, PulledLayer};
 pub(crate) use retry::may_be_of_part;
 pub use retry::{Retry, Row};
 pub use run::pull;

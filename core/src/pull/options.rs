@@ -28,6 +28,20 @@ pub enum PullPolicy {
     Never,
 }
 
+/// What becomes of the image's name in the cache.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum PullNaming {
+    /// A name that stands for another image stays as it is; one that the cache lacks stands for this image.
+    Keep,
+    /// No name is set, for what is read once: the image stays while the [result](PullResult::lease) is held.
+    Leave,
+    /// The name stands for the image, [whatever it stood for](PullResult::replaced).
+    #[default]
+    Set,
+}
+
 /// How an image is pulled.
 #[derive(Clone, Debug)]
 pub struct PullOptions {
@@ -53,6 +67,8 @@ pub struct PullOptions {
     pub limits: LayerLimits,
     /// Convert each layer while it is downloaded, into an artifact of the cache.
     pub materializer: Option<Box<dyn Materializer>>,
+    /// What becomes of the name.
+    pub naming: PullNaming,
     /// Which image of an index.
     pub platform: Platform,
     /// When to ask the backend.
@@ -81,6 +97,7 @@ impl Default for PullOptions {
             force: false,
             limits: LayerLimits::default(),
             materializer: None,
+            naming: PullNaming::default(),
             platform: Platform::host(),
             policy: PullPolicy::default(),
             progress: Progress::none(),
@@ -96,10 +113,12 @@ impl Default for PullOptions {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PullResult {
-    /// The name it has there.
+    /// The name it has there, or with [`PullNaming`] would have.
     pub reference: Reference,
     /// What the name stands for: an index or a manifest.
     pub descriptor: Descriptor,
+    /// What the name stood for until now, if that was another image.
+    pub replaced: Option<Descriptor>,
     /// The image's manifest.
     pub manifest: RawManifest,
     /// The indexes that led to it, outermost first; empty for a single image.

@@ -14,7 +14,7 @@ use crate::{Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Reference, Re
 
 use super::engine::{Engine, cache_name};
 use super::lookup::{Found, blobs, config_of};
-use super::options::{PullOptions, PullPolicy, PullResult, PulledLayer};
+use super::options::{PullNaming, PullOptions, PullPolicy, PullResult, PulledLayer};
 
 /// Brings an image into a cache.
 ///
@@ -138,23 +138,17 @@ impl Engine<'_> {
             // No document in the cache has the platform.
             root.set_platform(source.raw().platform().cloned());
         }
-        // The image, and the indexes between it and what the name stands for.
-        let below = std::iter::once(source.raw()).chain(source.indexes());
-        let mut changes: Vec<_> = below.map(|raw| NameChange::Require(raw.descriptor().clone())).collect();
-        changes.push(NameChange::Set(self.name.clone(), root));
         // Documents last: what is visible is complete.
         self.store_config(&source, config.as_ref()).await?;
         let mut layers = self.layers(source.raw(), config.as_ref()).await?;
         self.store_documents(&source).await?;
         let limit = REPAIRS * blobs(&source).len();
-        for repairs in 0.. {
-            match self.cache.update(&changes).await {
+        let mut repairs = 0;
+        let replaced = loop {
+            match self.set_name(&source, &root).await {
                 // Another process has quarantined damaged content of this image.
-                Err(e) if *e.kind() == ErrorKind::NotFound && repairs < limit => {}
-                outcome => {
-                    outcome?;
-                    break;
-                }
+                Err(e) if *e.kind() == ErrorKind::NotFound && repairs < limit => repairs += 1,
+                outcome => break outcome?,
             }
             // Layers last: the shorter the time until the name is set, the less is lost in it.
             self.store_config(&source, config.as_ref()).await?;
@@ -163,8 +157,30 @@ impl Engine<'_> {
             for ((_, fetched), (_, now)) in layers.iter_mut().zip(again) {
                 *fetched |= now;
             }
-        }
-        Ok(self.result(&source, config, layers, lease))
+        };
+        let result = self.result(&source, config, layers, lease);
+        Ok(PullResult { replaced, ..result })
+    }
+
+    /// Checks that the image is complete, and sets its name as the options say; what the name stood for, if it is replaced.
+    async fn set_name(&self, source: &RegistrySource, root: &Descriptor) -> Result<Option<Descriptor>> {
+        let before = match self.cache.find_descriptor(&self.name).await {
+            // What it stands for is not one image.
+            Err(e) if *e.kind() == ErrorKind::Ambiguous => None,
+            before => before?,
+        };
+        let other = before.filter(|before| before.digest() != root.digest());
+        let is_set = match self.options.naming {
+            PullNaming::Keep => other.is_none(),
+            PullNaming::Leave => false,
+            PullNaming::Set => true,
+        };
+        // The image, and the indexes between it and what the name stands for.
+        let below = std::iter::once(source.raw()).chain(source.indexes());
+        let mut changes: Vec<_> = below.map(|raw| NameChange::Require(raw.descriptor().clone())).collect();
+        changes.extend(is_set.then(|| NameChange::Set(self.name.clone(), root.clone())));
+        self.cache.update(&changes).await?;
+        Ok(other.filter(|_| is_set))
     }
 
     async fn store_config(&self, source: &RegistrySource, config: Option<&RawConfig>) -> Result<()> {
@@ -202,6 +218,7 @@ impl Engine<'_> {
             manifest: source.raw().clone(),
             indexes: source.indexes().to_vec(),
             config,
+            replaced: None,
             cached: layers.iter().all(|(_, fetched)| !fetched),
             layers: layers.into_iter().map(|(layer, _)| layer).collect(),
             lease,

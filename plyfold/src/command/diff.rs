@@ -21,8 +21,8 @@ const GATHER: usize = 256 << 10;
 pub(crate) async fn show(session: &Session, options: Diff) -> Result<()> {
     let Diff { before, after, stat, ignore_times, reading } = options;
     let policy = reading.policy.map(Into::into);
-    let before = session.pull(&before, policy, PullOptions::default()).await?;
-    let after = session.pull(&after, policy, PullOptions::default()).await?;
+    let before = session.read(&before, policy, PullOptions::default()).await?;
+    let after = session.read(&after, policy, PullOptions::default()).await?;
     let terminal = session.terminal;
     let trees = if has_same_layers(session, &before, &after).await? {
         None

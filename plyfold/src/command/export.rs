@@ -16,7 +16,7 @@ pub(crate) async fn write(session: &Session, options: Export) -> Result<()> {
     if !to_pipe {
         session.refuse_replacing(&out, &[session.context.image(&image)?.text()])?;
     }
-    let image = session.pull(&image, None, PullOptions::default()).await?;
+    let image = session.read(&image, None, PullOptions::default()).await?;
     let options = FlatOptions { limits: bounds.layer(), ..FlatOptions::default() };
     if to_pipe {
         let flat = session.images.flat(&image, &options).await?;

@@ -130,7 +130,7 @@ async fn with(
             return Err(Error::config("the name of an image is not UTF-8").with_image(escaped(of.as_bytes())));
         };
         let session = session.await?;
-        let image = session.pull(image, reading.policy.map(Into::into), PullOptions::default()).await?;
+        let image = session.read(image, reading.policy.map(Into::into), PullOptions::default()).await?;
         let mut files = session.images.files(&image, reading.bounds.layer()).await?;
         let done = blocking(move |stop| work(&mut files, stop)).await;
         done.map_err(|e| e.with_image(&image.reference))

@@ -37,14 +37,15 @@ pub(crate) async fn make(session: &Session, options: Materialize) -> Result<Exit
     let rootfs = rootfs.verified(options.verity.is_some());
     rootfs.check().map_err(|e| plugins::with_hashed_formats(e, session.images.materializers()))?;
     let machine = Machine::asked(machine, &rootfs, &session.context).await?;
-    let (image, disks) = of_pulled(session, &options.image, &rootfs, options.bounds.layer(), async |image| {
-        if machine.is_some() {
-            image.made_for().as_ref().map_or(Ok(()), Machine::check)?;
-        }
-        session.images.materialize(image, &rootfs, &options.out).await
-    })
-    .await
-    .map_err(|e| with_disks_there(e, &options.out))?;
+    let (image, disks) =
+        of_pulled(session, &options.image, &rootfs, options.bounds.layer(), false, async |image| {
+            if machine.is_some() {
+                image.made_for().as_ref().map_or(Ok(()), Machine::check)?;
+            }
+            session.images.materialize(image, &rootfs, &options.out).await
+        })
+        .await
+        .map_err(|e| with_disks_there(e, &options.out))?;
     // Also with `-q`: the stacked layers show another tree than the image.
     if let Some(worst) = disks.overlay_differences.worst() {
         let count = disks.overlay_differences.count;
@@ -75,23 +76,34 @@ fn with_disks_there(error: Error, out: &Path) -> Error {
     error.with_better_hint(hint)
 }
 
-/// Works on an image that is pulled if need be, and once more after a repair of its layers.
+/// Works on an image that is pulled if need be, and once more after a repair of its layers. What is read alone replaces no name
+/// of the store.
 pub(crate) async fn of_pulled<T>(
     session: &Session,
     name: &str,
     rootfs: &Rootfs,
     limits: LayerLimits,
+    is_read: bool,
     work: impl AsyncFn(&PulledImage) -> Result<T>,
 ) -> Result<(PulledImage, T)> {
     // In a store that cannot be written, the layers' images are made beside the output, after the pull.
     let keeps = !session.images.cache().is_read_only();
     let materializer = session.images.layer_materializer(rootfs)?.filter(|_| keeps);
     let pull = PullOptions { materializer, limits, ..PullOptions::default() };
-    let image = session.pull(name, None, pull.clone()).await?;
+    let brought = async |pull| match is_read {
+        true => session.read(name, None, pull).await,
+        false => session.pull(name, None, pull).await,
+    };
+    let image = brought(pull.clone()).await?;
+    if let Some(before) = &image.replaced {
+        let message =
+            format!("{} was {before} in the store before, and is {} now", image.reference, image.digest);
+        session.terminal.say("warning", &message);
+    }
     let done = work(&image).await;
     // A format of the whole image reads the layers only now.
     if keeps && done.as_ref().is_err_and(|e| e.advice() == Some(&Advice::RepairContent)) {
-        let image = session.pull(name, None, PullOptions { verify: true, ..pull }).await?;
+        let image = brought(PullOptions { verify: true, ..pull }).await?;
         let done = work(&image).await?;
         return Ok((image, done));
     }

@@ -26,7 +26,7 @@ pub(crate) async fn show(session: &Session, options: Verity, format: &str) -> Re
     });
     let rootfs = rootfs.map_err(|e| with_hashed_formats(e, session.images.materializers()))?;
     let limits = crate::layer::LayerLimits::default();
-    let (image, hashes) = of_pulled(session, image, &rootfs, limits, async |image| {
+    let (image, hashes) = of_pulled(session, image, &rootfs, limits, !options.attach, async |image| {
         session.images.root_hashes(image, &rootfs).await
     })
     .await?;

@@ -9,7 +9,7 @@ use crate::{Error, PullOptions, Result};
 
 /// Shows it as JSON, whatever the form of other output: it is a `config.json`.
 pub(crate) async fn show(session: &Session, options: &Inspect) -> Result<()> {
-    let image = session.pull(&options.image, None, PullOptions::default()).await?;
+    let image = session.read(&options.image, None, PullOptions::default()).await?;
     let spec = session.images.runtime_spec(&image, LayerLimits::default()).await?;
     // Its tables have no order of their own.
     let document: Value = serde_json::to_value(&spec)

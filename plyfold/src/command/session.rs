@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::{Error, ErrorKind, Images, PullOptions, PullPolicy, PulledImage, Reference, Result, printable};
+use crate::{
+    Error, ErrorKind, Images, PullNaming, PullOptions, PullPolicy, PulledImage, Reference, Result, printable,
+};
 
 use super::context::Context;
 use super::global::Global;
@@ -44,11 +46,32 @@ impl Session {
         policy: Option<PullPolicy>,
         options: PullOptions,
     ) -> Result<PulledImage> {
+        self.bring(image, policy, |_| options).await
+    }
+
+    /// As [`pull`](Self::pull), for verbs that read: no name of the store is replaced. One that it lacks is set for an image
+    /// of a registry, which is not fetched again then.
+    pub(crate) async fn read(
+        &self,
+        image: &str,
+        policy: Option<PullPolicy>,
+        options: PullOptions,
+    ) -> Result<PulledImage> {
+        let naming = |is_remote| if is_remote { PullNaming::Keep } else { PullNaming::Leave };
+        self.bring(image, policy, |is_remote| PullOptions { naming: naming(is_remote), ..options }).await
+    }
+
+    async fn bring(
+        &self,
+        image: &str,
+        policy: Option<PullPolicy>,
+        options: impl FnOnce(bool) -> PullOptions,
+    ) -> Result<PulledImage> {
         let never = policy == Some(PullPolicy::Never);
         let image = self.context.image(image)?;
         let is_remote = image.is_remote(&self.context.backends);
         let by_default = if is_remote { PullPolicy::IfMissing } else { PullPolicy::Always };
-        let image = image.text();
+        let (image, options) = (image.text(), options(is_remote));
         let pulled = self
             .context
             .telling(Doing::Fetch, |progress| {

@@ -177,7 +177,7 @@ async fn pulled(session: &Session, name: &OsStr) -> Result<PulledImage> {
     let is_either =
         Path::new(name).is_dir() && image.map_or(true, |image| image.is_remote(&session.context.backends));
     let policy = is_either.then_some(PullPolicy::Never);
-    let error = match session.pull(name, policy, PullOptions::default()).await {
+    let error = match session.read(name, policy, PullOptions::default()).await {
         Ok(pulled) => return Ok(pulled),
         Err(error) => error,
     };

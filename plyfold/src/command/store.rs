@@ -10,7 +10,10 @@ pub(crate) async fn pull_image(session: &Session, options: Pull) -> Result<()> {
     let Pull { image, policy, force, verify } = options;
     let options = PullOptions { force, verify, ..PullOptions::default() };
     let image = session.pull(&image, policy.map(Into::into), options).await?;
-    session.terminal.show(&pulled(&image), || format!("{}  {}\n", image.reference, image.digest))
+    session.terminal.show(&pulled(&image), || {
+        let replaced = image.replaced.as_ref().map(|digest| format!(", replaced {digest}"));
+        format!("{}  {}{}\n", image.reference, image.digest, replaced.unwrap_or_default())
+    })
 }
 
 /// What a pulled image is, as JSON.
@@ -26,6 +29,7 @@ pub(crate) fn pulled(image: &PulledImage) -> Value {
     json!({
         "reference": image.reference.whole(),
         "digest": image.digest,
+        "replaced": image.replaced,
         "manifest": image.manifest,
         "platform": image.made_for().map(|platform| platform.to_string()),
         "store": image.path.display().to_string(),

@@ -88,6 +88,7 @@ fn files_of_an_image() {
     let place = place();
     let lines = [
         "ls {}/app.tar",
+        "pull {}/app.tar -q",
         "ls a.example/app:1 /etc",
         "ls -l a.example/app:1 /etc",
         "ls -lR a.example/app:1",

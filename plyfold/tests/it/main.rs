@@ -51,6 +51,7 @@ mod sets;
 mod snapshots;
 mod snapshots_in_use;
 mod snapshots_of_changed_files;
+mod store_names;
 mod synced;
 mod tar_images;
 mod tenants;

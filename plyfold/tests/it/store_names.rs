@@ -1,0 +1,114 @@
+//! What verbs do with the names of the store: those that read leave them.
+
+use std::fs;
+
+use plyfold_conformance::samples::{self, LayerBuilder, Sample};
+use plyfold_conformance::server::FaultServer;
+use serde_json::Value;
+
+use super::run::Place;
+
+const NAME: &str = "localhost/app:1";
+
+fn app(content: &str) -> Sample {
+    samples::of_layers("app", &[LayerBuilder::new().file("file", 0o644, content.as_bytes()).finish()])
+}
+
+/// The names of the store with their digests.
+fn names(place: &Place) -> Vec<(String, String)> {
+    let output = place.command(["list", "--json"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let listed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let images = listed["images"].as_array().or(listed.as_array()).unwrap();
+    let text = |image: &Value, key: &str| image[key].as_str().unwrap().to_owned();
+    images.iter().map(|image| (text(image, "reference"), text(image, "digest"))).collect()
+}
+
+/// A place whose store has an image under [`NAME`], beside two layouts with other images of that name.
+fn place() -> Place {
+    let place = Place::new();
+    for number in ["1", "2", "3"] {
+        samples::write_layout(place.path(number).as_ref(), &[(NAME.to_owned(), &app(number))]).unwrap();
+    }
+    assert!(place.run("load {}/1").contains("[exit 0]"));
+    place
+}
+
+#[test]
+fn verbs_that_read_leave_the_names_of_the_store() {
+    let place = place();
+    let before = names(&place);
+    assert_eq!(before.len(), 1);
+    for line in [
+        "export oci:{}/2:localhost/app:1 --out {}/root.tar",
+        "diff oci:{}/2:localhost/app:1 oci:{}/3:localhost/app:1",
+        "ls -R oci:{}/2:localhost/app:1",
+        "cat oci:{}/2:localhost/app:1 file",
+        "verity oci:{}/2:localhost/app:1 --as erofs",
+        "inspect oci:{}/2:localhost/app:1",
+        "inspect --runtime-spec oci:{}/2:localhost/app:1",
+        "ls oci:examples/sample:latest",
+    ] {
+        let run = place.run(line);
+        assert!(run.contains("[exit 0]"), "{run}");
+        assert_eq!(names(&place), before, "{line}");
+    }
+    assert!(
+        place.run("cat oci:{}/2:localhost/app:1 file -q").ends_with("2"),
+        "what it reads is the other one"
+    );
+    assert!(place.run("cat localhost/app:1 file -q --policy never").ends_with("1"));
+    let diff = place.run("diff oci:{}/2:localhost/app:1 oci:{}/3:localhost/app:1");
+    assert!(diff.contains("~ /file (content)"), "{diff}");
+    // Nothing keeps what was read.
+    assert!(place.run("gc --grace 0s").contains("[exit 0]"));
+    assert!(place.run("verify").contains("[exit 0]"));
+    assert_eq!(names(&place), before);
+}
+
+/// An image of a registry is kept under a name that the store lacks, so that it is not fetched again.
+#[tokio::test(flavor = "multi_thread")]
+async fn verbs_that_read_name_what_the_store_lacks_of_a_registry_and_replace_nothing() {
+    let server = FaultServer::start().unwrap();
+    server.put("app", "1", &app("1"));
+    let mut place = Place::new();
+    place.hosts.push(server.host().to_owned());
+    let cat = |more: &str| place.run(&format!("cat HOST:PORT/app:1 file -q{more}"));
+    assert!(cat("").ends_with("1"));
+    let named = names(&place);
+    assert_eq!(named.len(), 1);
+    server.put("app", "1", &app("2"));
+    assert!(cat("").ends_with("1"));
+    assert!(cat(" --policy always").ends_with("2"));
+    assert_eq!(names(&place), named, "the name was replaced by a verb that reads");
+    let pulled = place.run("pull HOST:PORT/app:1 --policy always -q");
+    assert!(pulled.contains(&format!(", replaced {}\n", named[0].1)), "{pulled}");
+    assert!(cat("").ends_with("2"));
+}
+
+#[test]
+fn pull_and_materialize_say_what_they_replace() {
+    let place = place();
+    let first = names(&place)[0].1.clone();
+    let pulled = place.run("pull oci:{}/2:localhost/app:1 -q");
+    assert!(pulled.contains(&format!(", replaced {first}\n")), "{pulled}");
+    let second = names(&place)[0].1.clone();
+    assert_ne!(first, second);
+    let again = place.run("pull oci:{}/2:localhost/app:1 -q");
+    assert!(again.contains("[exit 0]") && !again.contains("replaced"), "{again}");
+    for (number, before) in [("3", &second), ("3", &Value::Null.to_string())] {
+        let output = place
+            .command(["pull", &format!("oci:{}:{NAME}", place.path(number)), "--json"])
+            .output()
+            .unwrap();
+        let pulled: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(pulled["replaced"].as_str().unwrap_or("null"), before);
+    }
+    let third = names(&place)[0].1.clone();
+    let made = place.run("materialize oci:{}/1:localhost/app:1 --as erofs --out {}/vm -q");
+    assert!(made.contains(&format!("warning: {NAME} was {third} in the store before, and is ")), "{made}");
+    assert_eq!(names(&place)[0].1, first);
+    fs::remove_dir_all(place.path("vm")).unwrap();
+    let made = place.run("materialize oci:{}/1:localhost/app:1 --as erofs --out {}/vm");
+    assert!(made.contains("[exit 0]") && !made.contains("before, and is"), "{made}");
+}
