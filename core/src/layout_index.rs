@@ -9,6 +9,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use crate::manifest::{RawManifest, descriptor_json, sorted};
+use crate::registry::TagTable;
 use crate::strict::{self, DocumentFault, invalid};
 use crate::{
     Descriptor, Digest, Error, MediaType, Reference, Result, Size, digest, go_json, printable, reference,
@@ -263,6 +264,11 @@ impl LayoutIndex {
     pub fn first_names(&self) -> &[String] {
         let names = || self.names().iter().take(20).map(|(name, _)| name.whole()).collect();
         self.places().first.get_or_init(names)
+    }
+
+    /// The tags of each repository.
+    pub fn tag_table(&self) -> &TagTable {
+        self.places().tags_of.get_or_init(|| TagTable::of(&self.references()))
     }
 
     /// The names of all images, sorted.

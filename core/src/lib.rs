@@ -116,7 +116,9 @@ pub use pull::{PullNaming, PullOptions, PullPolicy, PullResult, PulledLayer, pul
 pub use range_write::RangeWrite;
 pub use read_at::{ReadAt, Slice};
 pub use reference::Reference;
-pub use registry::{Capabilities, ImageRegistry, ImageRegistryExt, Names, Page, PushSession, TransferFault};
+pub use registry::{
+    Capabilities, ImageRegistry, ImageRegistryExt, Names, Page, PushSession, TagTable, TransferFault,
+};
 pub use root_hashes::{HashTreeFault, HashedDisk, HashedFormat, HashedImage, RootHashes};
 pub use save::TarReader;
 pub use shared::Shared;

@@ -10,7 +10,7 @@ use crate::manifest::RawManifest;
 use crate::{Blob, BlobRange, Descriptor, Digest, Error, MediaType, Reference, Result, reference};
 
 pub use ext::ImageRegistryExt;
-pub use listing::{Names, Page};
+pub use listing::{Names, Page, TagTable};
 pub use session::PushSession;
 
 mod ext;

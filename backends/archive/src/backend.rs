@@ -10,7 +10,8 @@ use plyfold_core::layout_index::image_in;
 use plyfold_core::manifest::{Document, limits};
 use plyfold_core::{
     Backend, Blob, BlobRange, Capabilities, Descriptor, Digest, Error, ImageRegistry, Lease, Location,
-    MediaType, Names, Opened, Options, Page, RawManifest, Reference, Result, digest, reference, referrers,
+    MediaType, Names, Opened, Options, Page, RawManifest, Reference, Result, TagTable, digest, reference,
+    referrers,
 };
 use tokio::sync::Mutex;
 
@@ -105,17 +106,12 @@ impl Archive {
         Ok(Self { images: Arc::new(Mutex::new(Some(images))), ..Self::new(place, Config::default()) })
     }
 
-    /// The visible names, and the images without a name.
-    async fn listed(&self) -> Result<(Vec<Reference>, Result<Vec<Reference>>)> {
+    /// Answers by the tags of the names that are visible.
+    async fn of_tags<T>(&self, answer: impl FnOnce(&TagTable) -> T) -> Result<T> {
         let images = self.images().await?;
-        match self.place {
-            None => Ok((images.names(), images.untagged())),
-            Some(place) => {
-                let chosen = images.at(place).map_err(|e| e.with_endpoint(self))?;
-                let (tagged, others) = [chosen].into_iter().partition(|name| name.tag().is_some());
-                Ok((tagged, Ok(others)))
-            }
-        }
+        let Some(place) = self.place else { return Ok(answer(images.tags())) };
+        let chosen = images.at(place).map_err(|e| e.with_endpoint(self))?;
+        Ok(answer(&TagTable::of(chosen.tag().map(|_| &chosen))))
     }
 
     async fn images(&self) -> Result<Arc<Images>> {
@@ -298,23 +294,26 @@ impl ImageRegistry for Archive {
     }
 
     async fn tags(&self, repository: &str, page: Page) -> Result<Names> {
-        let (names, _) = self.listed().await?;
-        let mut here = names.iter().filter(|name| reference::repository_of(name) == repository).peekable();
-        if here.peek().is_none() {
-            return Err(
-                Error::not_found(format!("no repository {repository} in the archive")).with_endpoint(self)
-            );
-        }
-        Ok(page.of(here.filter_map(Reference::tag)))
+        let found = self.of_tags(|tags| tags.tags(repository, &page)).await?;
+        found.ok_or_else(|| {
+            Error::not_found(format!("no repository {repository} in the archive")).with_endpoint(self)
+        })
     }
 
     async fn repositories(&self, page: Page) -> Result<Names> {
-        let (names, _) = self.listed().await?;
-        Ok(page.of(names.iter().map(reference::repository_of)))
+        self.of_tags(|tags| tags.repositories(&page)).await
     }
 
     async fn untagged(&self) -> Result<Vec<Reference>> {
-        self.listed().await?.1.map_err(|e| e.with_endpoint(self))
+        let images = self.images().await?;
+        let untagged = match self.place {
+            None => images.untagged(),
+            Some(place) => images.at(place).map(|chosen| match chosen.tag() {
+                Some(_) => Vec::new(),
+                None => vec![chosen],
+            }),
+        };
+        untagged.map_err(|e| e.with_endpoint(self))
     }
 }
 

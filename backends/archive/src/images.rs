@@ -3,11 +3,14 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use plyfold_core::blocking::Stop;
 use plyfold_core::manifest::limits;
 use plyfold_core::save::DELTA;
-use plyfold_core::{Advice, Descriptor, Digest, Error, RawManifest, Reference, Result, printable, reference};
+use plyfold_core::{
+    Advice, Descriptor, Digest, Error, RawManifest, Reference, Result, TagTable, printable, reference,
+};
 
 use crate::Config;
 use crate::docker::{self, DockerImage};
@@ -35,6 +38,8 @@ pub(crate) struct Images {
     derived: Option<Reference>,
     /// Layers and configs of the images that `manifest.json` alone lists.
     blobs: HashMap<Digest, Member>,
+    /// The tags of each repository, for listings.
+    tags: OnceLock<TagTable>,
 }
 
 impl Images {
@@ -77,7 +82,8 @@ impl Images {
             only.names.extend(reference::local(path, "latest"));
             derived = only.names.first().cloned();
         }
-        Ok(Self { path: path.to_owned(), members, is_layout, oci, docker, derived, blobs })
+        let tags = OnceLock::new();
+        Ok(Self { path: path.to_owned(), members, is_layout, oci, docker, derived, blobs, tags })
     }
 
     /// Every name, of tags and of what stands in place of one.
@@ -85,6 +91,11 @@ impl Images {
         let mut names = self.oci.index.references();
         names.extend(self.docker.iter().flat_map(|image| &image.names).cloned());
         names
+    }
+
+    /// The tags of each repository.
+    pub(crate) fn tags(&self) -> &TagTable {
+        self.tags.get_or_init(|| TagTable::of(&self.names()))
     }
 
     /// The images without a name, by digest.

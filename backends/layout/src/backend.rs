@@ -97,10 +97,6 @@ impl Layout {
         Ok(read)
     }
 
-    async fn names(&self) -> Result<Vec<Reference>> {
-        self.store.work(|root| Ok(root.index()?.0.references())).await
-    }
-
     /// Stores documents under their names; of those that `is_top` says also one without a tag is listed, by its digest.
     async fn name(&self, names: &[(Reference, RawManifest)], absent: &[Digest], is_top: bool) -> Result<()> {
         let mut stored = Vec::with_capacity(names.len());
@@ -155,16 +151,15 @@ impl ImageRegistry for Layout {
     }
 
     async fn tags(&self, repository: &str, page: Page) -> Result<Names> {
-        let names = self.names().await?;
-        let here: Vec<_> = names.iter().filter(|name| reference::repository_of(name) == repository).collect();
-        if here.is_empty() {
-            return Err(Error::not_found(format!("no such repository {repository}")).with_endpoint(self));
-        }
-        Ok(page.of(here.into_iter().filter_map(Reference::tag)))
+        let wanted = repository.to_owned();
+        let found = self.store.work(move |root| Ok(root.index()?.0.tag_table().tags(&wanted, &page)));
+        found
+            .await?
+            .ok_or_else(|| Error::not_found(format!("no such repository {repository}")).with_endpoint(self))
     }
 
     async fn repositories(&self, page: Page) -> Result<Names> {
-        Ok(page.of(self.names().await?.iter().map(reference::repository_of)))
+        self.store.work(move |root| Ok(root.index()?.0.tag_table().repositories(&page))).await
     }
 
     async fn untagged(&self) -> Result<Vec<Reference>> {

@@ -5,6 +5,7 @@ use std::hash::Hash;
 use std::sync::OnceLock;
 
 use super::entry::Entry;
+use crate::registry::TagTable;
 use crate::{Digest, Reference, reference};
 
 /// Where entries are, by what they are asked for.
@@ -18,6 +19,8 @@ pub(super) struct Places {
     pub(super) tags: HashMap<String, Vec<usize>>,
     /// The first names, for a message.
     pub(super) first: OnceLock<Vec<String>>,
+    /// The tags of each repository, for listings.
+    pub(super) tags_of: OnceLock<TagTable>,
 }
 
 impl Places {
@@ -32,6 +35,7 @@ impl Places {
     /// Notes that an entry is at a place, or is no longer.
     pub(super) fn note(&mut self, place: usize, entry: &Entry, is_there: bool) {
         self.first.take();
+        self.tags_of.take();
         note(&mut self.digests, entry.descriptor.digest().clone(), place, is_there);
         let tag = entry.name.as_ref().and_then(Reference::tag);
         let bare = entry.tag.as_deref().filter(|bare| Some(*bare) != tag);

@@ -1,5 +1,5 @@
 use super::*;
-use crate::ErrorKind;
+use crate::{ErrorKind, Page};
 
 const PLACE: &str = "/srv/base";
 
@@ -191,4 +191,24 @@ fn images_in_uris() {
     for bad in ["../../etc/passwd", "a\u{1b}[31m", "x@sha256:../..", "a b", &"x/".repeat(1 << 19)] {
         assert_eq!(*image_in(PLACE.as_ref(), bad).unwrap_err().kind(), ErrorKind::Config, "{bad:.40}");
     }
+}
+
+/// A listing asks for the tags of each repository: what all of them are made of is made once.
+#[test]
+fn tags_are_put_into_a_table_once() {
+    let mut index = LayoutIndex::new(Path::new("/srv/place"));
+    let name = |text: &str| reference::parse(text).unwrap();
+    for (text, content) in [("r.example/a:2", "x"), ("r.example/a:1", "x"), ("r.example/b:1", "y")] {
+        index.set(&name(text), &descriptor(content), false);
+    }
+    let page = Page::default();
+    let table = index.tag_table();
+    assert_eq!(table.repositories(&page).names, ["r.example/a", "r.example/b"]);
+    assert_eq!(table.tags("r.example/a", &page).unwrap().names, ["1", "2"]);
+    assert!(table.tags("r.example/c", &page).is_none());
+    assert!(std::ptr::eq(table, index.tag_table()), "it is made anew for each repository");
+    index.remove(&name("r.example/b:1"));
+    index.set(&name("r.example/c:3"), &descriptor("z"), false);
+    assert_eq!(index.tag_table().repositories(&page).names, ["r.example/a", "r.example/c"]);
+    assert_eq!(index.tag_table().tags("r.example/c", &page).unwrap().names, ["3"]);
 }

@@ -1,6 +1,8 @@
 //! Listings of names, page by page.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{Reference, reference};
 
 /// A page of a listing.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -40,5 +42,32 @@ impl Page {
         let names: Vec<String> = rest.by_ref().take(self.limit.unwrap_or(usize::MAX)).collect();
         let next = rest.next().and_then(|_| names.last().cloned());
         Names { names, next }
+    }
+}
+
+/// The tags of each repository, for backends that hold all names: a listing of all names asks for each repository, and all of
+/// these answers together take the time of one look at the names.
+#[derive(Clone, Debug, Default)]
+pub struct TagTable(BTreeMap<String, BTreeSet<String>>);
+
+impl TagTable {
+    /// Of these names. A name without a tag counts as its repository alone.
+    pub fn of<'a>(names: impl IntoIterator<Item = &'a Reference>) -> Self {
+        let mut table = Self::default();
+        for name in names {
+            let tags = table.0.entry(reference::repository_of(name)).or_default();
+            tags.extend(name.tag().map(str::to_owned));
+        }
+        table
+    }
+
+    /// A page of the repositories.
+    pub fn repositories(&self, page: &Page) -> Names {
+        page.of(self.0.keys())
+    }
+
+    /// A page of the tags of a repository; `None` when there is no such repository.
+    pub fn tags(&self, repository: &str, page: &Page) -> Option<Names> {
+        self.0.get(repository).map(|tags| page.of(tags))
     }
 }
