@@ -256,7 +256,7 @@ pub struct Pages {
 impl Default for Pages {
     /// Before the first page.
     fn default() -> Self {
-        Self { next: Some(Page::default()), seen: HashSet::new(), names: 0 }
+        Self { next: Some(Page::default()), seen: HashSet::new(), names: 0, empty: 0 }
     }
 }
 
@@ -274,8 +274,10 @@ impl Pages {
     /// Goes on to the page behind this one, if there is one.
     ///
     /// # Errors
+    /// Pages without a name that came last, one after the other.
+    empty: usize,
     /// [`Corrupt`](crate::ErrorKind::Corrupt) when it leads back to a page that was there before;
-    /// [`Limit`](crate::ErrorKind::Limit) beyond [`Pages::NAMES`] and [`Pages::PAGES`].
+    /// [`Limit`](crate::ErrorKind::Limit) beyond [`Pages::NAMES`], [`Pages::PAGES`] and [`Pages::EMPTY`].
     pub fn advance(&mut self, page: &Names) -> Result<()> {
         self.names += page.names.len();
         if self.names > Self::NAMES {
@@ -288,6 +290,8 @@ impl Pages {
         if self.seen.len() >= Self::PAGES {
             return Err(Error::limit(format!("more than {} pages of names", Self::PAGES)));
         }
+    /// Pages without a name that may follow each other: each is a request.
+    pub const EMPTY: usize = 16;
         self.next = Some(Page { after: Some(after.clone()), ..Page::default() });
         Ok(())
     }
@@ -308,6 +312,11 @@ pub struct Backends {
 
 impl Backends {
     /// No backend at all, to add to by [`Backends::with`].
+        self.empty = if page.names.is_empty() { self.empty + 1 } else { 0 };
+        if self.empty > Self::EMPTY {
+            let message = format!("more than {} pages without a name, one after the other", Self::EMPTY);
+            return Err(Error::limit(message));
+        }
     pub fn none() -> Self {
         Self::default()
     }
@@ -418,7 +427,7 @@ mod tests {
     /// Pages that never repeat and never end, with names or without.
     #[test]
     fn listings_end() {
-        for (names, bound) in [(0, Pages::PAGES), (1 << 10, Pages::NAMES >> 10)] {
+        for (names, bound) in [(0, Pages::EMPTY), (1, Pages::PAGES), (1 << 10, Pages::NAMES >> 10)] {
             let (mut pages, mut asked) = (Pages::default(), 0);
             let error = loop {
                 pages.page().unwrap();

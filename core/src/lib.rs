@@ -45,6 +45,7 @@ pub mod worker;
 mod advice;
 mod artifact;
 mod beneath;
+mod beside;
 mod blob;
 mod credential;
 mod differences;

@@ -27,6 +27,8 @@ pub mod limits {
     pub const NESTING: usize = 4;
     /// How deep documents may refer to documents that refer to an image: a signature of an SBOM is two deep.
     pub const REFERRERS: usize = 64;
+    /// Documents that may refer to an image, and to those, in all.
+    pub const ALL_REFERRERS: usize = INDEX_ENTRIES;
 }
 
 /// The media type of a Docker manifest list, an index by another name.

@@ -165,9 +165,14 @@ pub(crate) fn cosign_tags(subject: &Digest) -> impl Iterator<Item = String> {
 /// Whether a name is that of something about images: a list of [referrers](is_list_of_referrers), or what cosign keeps
 /// beside an image as `ALGORITHM-HEX.sig`, `.att` or `.sbom`.
 pub fn is_about_images(name: &Reference) -> bool {
-    let of_cosign = |tag: &str| COSIGN.iter().find_map(|ending| tag.strip_suffix(ending).map(str::to_owned));
-    let stem = name.tag().and_then(of_cosign);
-    is_list_of_referrers(name) || stem.is_some_and(|stem| digest::parse(&stem.replacen('-', ":", 1)).is_ok())
+    is_list_of_referrers(name) || subject_of_cosign(name).is_some()
+}
+
+/// What a name is about that is one of [cosign's tags](cosign_tags).
+pub(crate) fn subject_of_cosign(name: &Reference) -> Option<Digest> {
+    let tag = name.tag()?;
+    let stem = COSIGN.iter().find_map(|ending| tag.strip_suffix(ending))?;
+    digest::parse(&stem.replacen('-', ":", 1)).ok()
 }
 
 /// The same repository with another tag.

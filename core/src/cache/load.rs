@@ -1,6 +1,5 @@
 //! Images of an archive or a layout into a cache: all of them or none.
 
-mod beside;
 mod list;
 mod look;
 mod options;

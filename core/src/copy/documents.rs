@@ -2,6 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
+use crate::beside::ReferrerCount;
 use crate::cache::MissingBlob;
 use crate::manifest::{RawManifest, limits};
 use crate::{Digest, Error, Result};
@@ -20,6 +21,8 @@ pub(super) struct Documents {
     pub(super) subjects: VecDeque<Digest>,
     /// Those that refer to the image, or to what does.
     pub(super) referrers: HashSet<Digest>,
+    /// How many have been found to do so, there or not.
+    pub(super) referring: ReferrerCount,
     /// What indexes list and the source does not have, where that is left out.
     pub(super) absent: HashSet<Digest>,
     /// What is missing of the referrers in the source, each once.

@@ -338,6 +338,7 @@ impl<'a> Copier<'a> {
         }
         Ok(())
     }
+            self.count_referrer()?;
 
     /// What is not missing. What is is noted: everything else is copied before the copy fails.
     fn there<T>(&self, outcome: Result<T>) -> Result<Option<T>> {
@@ -347,6 +348,7 @@ impl<'a> Copier<'a> {
                 Ok(None)
             }
             outcome => outcome.map(Some),
+            self.count_referrer()?;
         }
     }
 
@@ -360,6 +362,11 @@ impl<'a> Copier<'a> {
             .map_err(|e| if self.names_last { e.with_advice(Advice::LeaveReferrers) } else { e })?;
         self.content(&raw, limits::NESTING).await?;
         Ok(raw)
+    }
+
+    fn count_referrer(&self) -> Result<()> {
+        let counted = self.documents().referring.add();
+        counted.map_err(|e| e.with_image(self.ends.image).with_endpoint(self.ends.from))
     }
 
     /// The document of a tag that may be beside the image, whose content is copied.

@@ -6,6 +6,7 @@ use futures_util::future::BoxFuture;
 use serde_json::json;
 
 use super::options::{SaveFault, SaveOptions};
+use crate::beside::ReferrerCount;
 use crate::cache::lease::Lease;
 use crate::copy::rewrite::{EntryKey, key};
 use crate::copy::subset;
@@ -274,9 +275,11 @@ impl Walk<'_> {
             return Err(registry.unsupported("list referrers"));
         }
         reached.chosen = None;
+        let mut count = ReferrerCount::default();
         while let Some(subject) = reached.order.pop_front() {
             let listed = self.retrying("referrers", || registry.referrers(image, &subject, None)).await?;
             for referrer in listed {
+                count.add()?;
                 let raw = self.child(from.1, &referrer).await?;
                 referrers::check_subject(&raw, &subject)?;
                 self.visit(from, &raw, &mut reached, limits::NESTING).await?;
@@ -288,6 +291,7 @@ impl Walk<'_> {
                 let tagged = reference::tagged(image, tag.clone());
                 let raw = self.retrying("manifest", || select::raw(registry, &tagged)).await;
                 let Some(raw) = Error::found(raw)? else { continue };
+                count.add()?;
                 self.visit(from, &raw, &mut reached, limits::NESTING).await?;
                 let name = reference::tagged(&from.1.name, tag);
                 self.gathered.names.push((name, raw.descriptor().clone()));

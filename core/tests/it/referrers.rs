@@ -367,3 +367,67 @@ async fn a_referrer_without_a_name_is_loaded_once() {
     let loaded: Vec<&Reference> = loaded.iter().map(|image| &image.reference).collect();
     assert_eq!(loaded, [&name(IMAGE), &alone], "of which one has a name");
 }
+
+/// A registry that makes up three more for each document that is asked for.
+#[derive(Clone, Debug)]
+struct Growing(MemoryRegistry, Arc<AtomicUsize>);
+
+#[async_trait]
+impl ImageRegistry for Growing {
+    async fn manifest(&self, reference: &Reference) -> Result<RawManifest> {
+        self.0.manifest(reference).await
+    }
+
+    async fn blob(&self, reference: &Reference, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
+        self.0.blob(reference, blob, range).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+
+    async fn referrers(
+        &self,
+        reference: &Reference,
+        subject: &Digest,
+        _: Option<&MediaType>,
+    ) -> Result<Vec<Descriptor>> {
+        let subject = self.0.resolve(&reference::by_digest(reference, subject)).await?;
+        let more = std::iter::repeat_with(|| {
+            let raw = artifact(&self.0, &subject, self.1.fetch_add(1, Ordering::Relaxed));
+            put(&self.0, &raw);
+            raw.descriptor().clone()
+        });
+        Ok(more.take(3).collect())
+    }
+}
+
+impl fmt::Display for Growing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The sum is bounded, however few refer to each.
+#[tokio::test]
+async fn referrers_that_grow_without_end_are_an_error() {
+    let registry = MemoryRegistry::new("growing");
+    image(&registry).await;
+    let growing = Growing(registry, Arc::default());
+    let options = CopyOptions { referrers: true, dry_run: true, ..CopyOptions::default() };
+    let target = MemoryRegistry::new("target");
+    let copied = copy(&growing, &name(IMAGE), &target, &name(IMAGE), &options).await;
+    let image = SaveImage::new(Box::new(growing.clone()), name(IMAGE));
+    let options = SaveOptions { referrers: true, ..SaveOptions::default() };
+    let saved = Contents::of(vec![image], &options).await.map(drop);
+    let opened = Opened { registry: Box::new(growing.clone()), reference: Some(name(IMAGE)) };
+    let cache = MemoryCache::new().unwrap();
+    let loaded = cache.image_load(&opened, &LoadOptions::default()).await.map(drop);
+    for (what, outcome) in [("copy", copied.map(drop)), ("save", saved), ("load", loaded)] {
+        let error = outcome.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Limit, "{what}: {error}");
+        assert_eq!(error.advice(), Some(&Advice::LeaveReferrers), "{what}: {error:?}");
+    }
+    let made = growing.1.load(Ordering::Relaxed);
+    assert!(made <= 3 * (limits::ALL_REFERRERS + 4), "{made} were asked for");
+}

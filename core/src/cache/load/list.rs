@@ -3,8 +3,8 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::LoadOptions;
-use super::beside::is_beside;
 use crate::backend::Opened;
+use crate::beside::is_beside;
 use crate::manifest::{Document, RawManifest, is_document, limits};
 use crate::registry::PushSession;
 use crate::{Descriptor, Error, Platform, Reference, Result, select};

@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use futures_util::future::BoxFuture;
 
-use super::beside::is_beside;
 use super::options::LoadOptions;
+use crate::beside::{ReferrerCount, is_beside};
 use crate::cache::{CacheProvider, MissingBlob, content};
 use crate::copy::Platforms;
 use crate::copy::ends::Ends;
@@ -316,11 +316,13 @@ impl<'a> Look<'a> {
 
     /// What refers to the documents that were found, and what refers to that.
     async fn referrers(&mut self) -> Result<()> {
+        let mut count = ReferrerCount::default();
         while let Some(subject) = self.subjects.pop_front() {
             let (from, image) = (self.ends.from, self.ends.image);
             let list = || from.referrers(image, &subject, None);
             let listed = self.ends.retrying("referrers", list).await;
             for referrer in self.there(listed)?.unwrap_or_default() {
+                count.add()?;
                 self.referrer(&referrer, &subject).await?;
             }
             let cosign = self.cosign;
