@@ -5,11 +5,12 @@ use std::fmt;
 
 use futures_util::future::BoxFuture;
 
+use crate::beside::is_beside;
 use crate::credential::Credential;
 use crate::options::{self, Options};
 use crate::registry::{Capabilities, ImageRegistry, Names, Page};
 use crate::shared::Shared;
-use crate::{Digest, Error, Reference, Result, digest, reference};
+use crate::{Digest, Error, Reference, Result, digest, reference, select};
 
 /// A kind of place that images come from: one entry for each crate that implements
 /// [`ImageRegistry`]. Register it with [`register!`](crate::register).
@@ -195,6 +196,28 @@ impl Opened {
         }
         found.extend(self.registry.untagged().await?);
         Ok(found)
+    }
+
+    /// As [`images`](Self::images), without what comes with another image: cosign's tags, and what has no name and refers to a
+    /// document that is here.
+    ///
+    /// # Errors
+    /// As [`images`](Self::images), and those of the documents.
+    pub async fn images_without_referrers(&self) -> Result<Vec<Reference>> {
+        let mut images = Vec::new();
+        for name in self.images().await? {
+            if reference::is_about_images(&name) {
+                continue;
+            }
+            if name.tag().is_none()
+                && let Some(raw) = Error::found(select::raw(&self.registry, &name).await)?
+                && is_beside(&*self.registry, &name, &raw).await?
+            {
+                continue;
+            }
+            images.push(name);
+        }
+        Ok(images)
     }
 
     /// Every image that has a name here, sorted.

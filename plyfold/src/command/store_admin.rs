@@ -53,9 +53,10 @@ pub(crate) async fn list(session: &Session, no_trunc: bool) -> Result<()> {
 /// The short form of a name: without the parts that every verb adds, and with a short digest.
 pub(crate) fn familiar(name: &Reference) -> String {
     let whole = name.whole();
-    let list = name.tag().filter(|_| reference::is_list_of_referrers(name));
-    let whole = match list.and_then(|tag| tag.split_once('-')) {
-        Some((_, hex)) => whole.replace(hex, &format!("{}…", &hex[..12])),
+    let about = name.tag().filter(|_| reference::is_about_images(name));
+    let hex = about.and_then(|tag| tag.split_once('-')?.1.split('.').next());
+    let whole = match hex {
+        Some(hex) => whole.replace(hex, &format!("{}…", &hex[..12])),
         None => whole,
     };
     let whole = match name.digest().and_then(|digest| digest.split_once(':')) {

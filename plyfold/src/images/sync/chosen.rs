@@ -153,7 +153,7 @@ impl Looking<'_> {
                     Ok(names)
                 }
                 Some(name) => Ok(vec![name.clone()]),
-                None => self.source.within(self.asking(|| source.images()).await?),
+                None => self.source.within(self.asking(|| source.images_without_referrers()).await?),
             },
             (Pick::All | Pick::Named, Some(name)) => Ok(vec![name.clone()]),
             (Pick::Named, None) if let Some(name) = &source.reference => {
