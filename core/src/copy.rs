@@ -267,6 +267,18 @@ fn check(options: &CopyOptions) -> Result<()> {
 async fn name(copiers: &[Copier<'_>], raws: &[RawManifest]) -> Result<()> {
     let Some(first) = copiers.first().filter(|first| !first.ends.options.dry_run) else { return Ok(()) };
     let to = first.ends.to;
+/// The error of a target that does not take an index of which not all is there: most registries refuse it, each by an error of
+/// its own, of which the reader cannot know that.
+fn of_sparse(error: Error) -> Error {
+    use ErrorKind::{Config, Corrupt, NotFound, Unsupported};
+
+    if !matches!(error.kind(), Config | Corrupt | NotFound | Unsupported) {
+        return error;
+    }
+    let message = "the target refuses an index of which not all is there";
+    Error::unsupported(message).with_source(error).with_advice(Advice::RewriteIndex)
+}
+
     let tops =
         copiers.iter().zip(raws).map(|(copier, raw)| (copier, (copier.ends.target.clone(), raw.clone())));
     let tags = copiers.iter().flat_map(|copier| copier.take_tags().into_iter().map(move |tag| (copier, tag)));
@@ -287,10 +299,9 @@ async fn name(copiers: &[Copier<'_>], raws: &[RawManifest]) -> Result<()> {
         Ok(())
     };
     let at = |e: Error| {
-        let error = if copiers.len() == 1 { e.with_image(first.ends.target) } else { e };
-        let error = error.with_endpoint(to);
-        // Most registries refuse such an index.
-        if absent.is_empty() { error } else { error.with_advice(Advice::RewriteIndex) }
+        let error = if absent.is_empty() { e } else { of_sparse(e) };
+        let error = if copiers.len() == 1 { error.with_image(first.ends.target) } else { error };
+        error.with_endpoint(to)
     };
     first.ends.repairing(attempt, repair, at).await?;
     for (copier, (_, raw)) in of.iter().zip(&names) {

@@ -18,7 +18,7 @@ use crate::progress::Event;
 use crate::pull::may_be_of_part;
 use crate::registry::{ImageRegistry, ImageRegistryExt, PushSession};
 use crate::resumed::BlobOpener;
-use crate::{Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Reference, Result, select};
+use crate::{Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Mismatch, Reference, Result, select};
 
 /// How often content is stored again that a document needs, and that is gone from the target when the document is
 /// stored.
@@ -234,7 +234,11 @@ impl Ends<'_> {
             let content = if is_whole { content.continuing(from)? } else { content };
             let attempt = attempt.fetch_add(1, Ordering::Relaxed) + 1;
             there.store(content.offset(), Ordering::Relaxed);
-            self.session.put_blob(self.watched(content, attempt)?).await
+            let (source, begins) = (self.source_of(&content), content.offset() == 0);
+            let put = self.session.put_blob(self.watched(content, attempt)?).await;
+            // The target has found that these are other bytes: they came from the source.
+            let is_of_source = |e: &Error| begins && e.detail::<Mismatch>().is_some();
+            put.map_err(|e| if is_of_source(&e) { e.bare().with_endpoint(source) } else { e })
         };
         let put_rest = async |is_whole| {
             let is_first = attempt.load(Ordering::Relaxed) == 0;
@@ -268,7 +272,10 @@ impl Ends<'_> {
             (Some(file), _) => reopened(file).map_err(reading)?,
             // It was at the target before; or this is another place than the one that it was brought to.
             (None, Some(recipe)) => self.make(&recipe).await?.file,
-            (None, None) => return self.from.fetch_blob(self.image, blob, range).await,
+            (None, None) => {
+                let fetched = self.from.fetch_blob(self.image, blob, range).await;
+                return fetched.map_err(|e| e.with_endpoint(self.from));
+            }
         };
         file.seek(SeekFrom::Start(from)).map_err(reading)?;
         Blob::from_reader(blob, range, file)
@@ -324,15 +331,21 @@ impl Ends<'_> {
     fn watched(&self, content: Blob, attempt: u32) -> Result<Blob> {
         let descriptor = content.descriptor().clone();
         let (digest, progress) = (descriptor.digest().clone(), self.options.progress.clone());
-        let endpoint = content.endpoint().map_or_else(|| self.from.to_string(), str::to_owned);
-        progress.emit(Event::BlobOpened { digest: digest.clone(), endpoint, attempt });
+        let endpoint = self.source_of(&content);
+        progress.emit(Event::BlobOpened { digest: digest.clone(), endpoint: endpoint.clone(), attempt });
         let (offset, mut received) = (content.offset(), content.offset());
         let told = content.unverified().map_ok(move |chunk| {
             received += chunk.len() as u64;
             progress.emit(Event::BlobProgress { digest: digest.clone(), received });
             chunk
         });
+        let told = told.map_err(move |e| e.with_endpoint(&endpoint));
         Blob::ranged(&descriptor, offset..descriptor.size(), told)
+    }
+
+    /// The endpoint that serves the bytes of a blob.
+    fn source_of(&self, content: &Blob) -> String {
+        content.endpoint().map_or_else(|| self.from.to_string(), str::to_owned)
     }
 
     /// Stores documents by `attempt`, and what they need by `repair` when that is gone. `at` says of an attempt's error where it is.
