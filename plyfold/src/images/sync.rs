@@ -58,6 +58,7 @@ impl Images {
         let sources = open_all(places, list).await?;
         let Selection { images, mut missing, .. } = select(list, sources, &target, options).await?;
         let mut looks = stream::iter(images).map(|image| look(image, &target, options)).buffered(LOOKS);
+        sources.iter().try_for_each(|source| target.check_is_outside(source))?;
         let mut found = Vec::new();
         while let Some(look) = looks.try_next().await? {
             match look {

@@ -15,6 +15,7 @@ plyfold_core::fault! {
     Many(usize) => (Limit, "the list names more than {0} images"),
     NoMatch(usize, String, String) => (NotFound, "line {0}: no tag of {1} matches {2}", "`optional = true` takes an image that may be missing"),
     SameTarget(String, String, String) => (Ambiguous, "{0} and {1} would both be {2}", "in a list `to` gives one of them another repository"),
+    Within(String, String) => (Config, "the target {1} is within {0}: each run would bring what the one before has brought", "choose a target outside of what is brought"),
     Twice(String) => (Ambiguous, "{0} is named twice"),
     Syntax(usize, String) => (Config, "line {0}: {1}"),
     Value(usize, &'static str, String) => (Config, "line {0}: {1}: {2}"),

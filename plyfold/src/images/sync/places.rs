@@ -30,7 +30,7 @@ impl<'a> Places<'a> {
     pub(super) async fn open_named(&mut self, image: &str) -> Result<Source> {
         if let Some((host, prefix)) = self.of_registry(image).filter(|_| image.ends_with('/')) {
             let opened = self.open(&format!("registry:{host}/")).await?;
-            return Ok(Source { opened, prefix, is_remote: true });
+            return Ok(Source { opened, host: Some(host), prefix, is_remote: true });
         }
         let uri = self.images.uri(image).await?;
         let backend = self.images.backends().of(&uri);
@@ -39,7 +39,7 @@ impl<'a> Places<'a> {
             (Err(e), None) => return Err(hinted(e, image)),
             (opened, _) => opened?,
         };
-        Ok(Source { opened, prefix: String::new(), is_remote })
+        Ok(Source { opened, host: None, prefix: String::new(), is_remote })
     }
 
     /// The host of a registry and a prefix of its repositories, if that is what a text is.
@@ -64,8 +64,10 @@ impl<'a> Places<'a> {
 /// A place that images come from.
 pub(super) struct Source {
     pub(super) opened: Opened,
+    /// The host of a registry, if that or a part of it is the place.
+    pub(super) host: Option<String>,
     /// What stands before the repositories of a registry that are meant; nothing means all.
-    prefix: String,
+    pub(super) prefix: String,
     /// Whether it is on another machine.
     pub(super) is_remote: bool,
 }

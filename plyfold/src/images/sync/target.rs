@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use plyfold_core::{CacheProviderExt as _, Error, ImageRegistry, Location, Reference, Result, reference};
 
 use super::options::SyncTarget;
-use super::places::Places;
+use super::places::{Places, Source};
+use crate::sync::SyncFault;
 
 /// A target that is open.
 pub(super) struct Target {
@@ -53,6 +54,19 @@ impl Target {
         }
         let (text, uri) = (opened.registry.to_string(), Some(text.to_owned()));
         Ok(Self { registry: opened.registry, text, place: None, uri })
+    }
+
+    /// Refuses a registry or a part of it that this target is in: what a run has brought would be brought by the next one.
+    pub(super) fn check_is_outside(&self, source: &Source) -> Result<()> {
+        let Some((host, prefix)) = &self.place else { return Ok(()) };
+        let rest = prefix.strip_prefix(&source.prefix);
+        let is_within =
+            source.prefix.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        if source.host.as_ref() != Some(host) || !is_within {
+            return Ok(());
+        }
+        let place = |prefix: &str| format!("{host}/{prefix}");
+        Err(SyncFault::Within(place(&source.prefix), place(prefix)).into())
     }
 
     pub(super) fn is_registry(&self) -> bool {
