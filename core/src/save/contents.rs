@@ -40,6 +40,8 @@ pub struct Contents {
     /// Ends when all is written.
     operation: Operation,
     names: usize,
+    /// Bytes of the blobs that are written for each image.
+    sizes: Vec<u64>,
     left_out: u64,
 }
 
@@ -57,8 +59,12 @@ impl Contents {
             ArchiveForm::Oci => oci::members(&gathered, &options)?,
         };
         let names = gathered.names.len();
+        let mut sizes = vec![0_u64; images.len()];
+        for (blob, at) in gathered.blobs.values() {
+            sizes[*at] = sizes[*at].saturating_add(blob.size());
+        }
         let left_out = gathered.absent.values().map(Descriptor::size).fold(0, u64::saturating_add);
-        Ok(Self { images, members, options, runtime: Handle::current(), operation, names, left_out })
+        Ok(Self { images, members, options, runtime: Handle::current(), operation, names, sizes, left_out })
     }
 
     /// How many names and images without one the archive has.
@@ -69,6 +75,11 @@ impl Contents {
     /// Bytes of the blobs that are written.
     pub fn size(&self) -> u64 {
         self.members.values().map(Member::size).fold(0, u64::saturating_add)
+    }
+
+    /// Bytes of configs and layers that are written for each image, in their order; a blob of several counts for the first.
+    pub fn sizes(&self) -> &[u64] {
+        &self.sizes
     }
 
     /// Bytes of the blobs that are left out, because the receiver [has](SaveOptions::since) them.

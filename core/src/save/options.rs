@@ -83,4 +83,9 @@ impl SaveBase {
     pub fn new(name: impl Into<String>, content: impl IntoIterator<Item = Digest>) -> Self {
         Self { name: name.into(), content: content.into_iter().collect() }
     }
+
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
 }

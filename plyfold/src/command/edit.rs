@@ -4,14 +4,17 @@ use std::path::{Path, PathBuf};
 
 use super::edit_args::{Append, Config, Words};
 use super::layer::{Input, refuse_terminal};
+use super::program;
 use super::progress::Doing;
 use super::session::Session;
 use super::store_admin::{new_name, show_named};
 use super::suggestions;
 use crate::blocking::blocking;
 use crate::edit::{ConfigChange, Edit, NewLayer};
+use crate::manifest::limits;
+use crate::platform::is_attestation;
 use crate::shell::quoted;
-use crate::{CacheProvider as _, CacheProviderExt as _, Error, Result};
+use crate::{CacheProvider as _, CacheProviderExt as _, Descriptor, Document, Error, RawManifest, Result};
 
 pub(crate) async fn append(session: &Session, options: Append) -> Result<()> {
     let Append { image, layers, compress, tag } = options;
@@ -86,5 +89,24 @@ async fn edited(session: &Session, image: &str, edit: Edit, tag: &str) -> Result
         let (cache, from, to) = (&cache, &from, &to);
         async move { cache.edit(from, &edit, to).await }
     });
-    show_named(session, &to, &made.await?, before.as_ref())
+    let made = made.await?;
+    if let Some(before) = before.as_ref().filter(|_| from == to && !session.context.only.is_empty()) {
+        let (had, has) = (images_of(session, before).await?, images_of(session, &made).await?);
+        if has < had {
+            let message = format!(
+                "{to} was an index of {had} images, and has {has} of them now: without --platform all are changed"
+            );
+            session.terminal.say("warning", &program::named(&message));
+        }
+    }
+    show_named(session, &to, &made, before.as_ref())
+}
+
+/// How many images are in an index; one is in a manifest.
+async fn images_of(session: &Session, of: &Descriptor) -> Result<usize> {
+    let bytes = session.images.cache().content(of, limits::MANIFEST).await?;
+    Ok(match RawManifest::described(bytes, of)?.document() {
+        Document::Index(index) => index.manifests().iter().filter(|child| !is_attestation(child)).count(),
+        Document::Manifest(_) => 1,
+    })
 }

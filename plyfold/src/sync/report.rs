@@ -19,6 +19,8 @@ pub struct SyncReport {
     pub source: Option<String>,
     /// Where they were brought.
     pub target: String,
+    /// What the receiver of a delta archive has: the names of its bases.
+    pub since: Vec<String>,
     /// Whether nothing was stored, and all of this only would be.
     pub dry_run: bool,
     /// Every image of the list, in its order.
@@ -41,7 +43,7 @@ pub struct SyncedName {
     pub name: Reference,
     /// Its name at the target.
     pub target: Reference,
-    /// What that stood for.
+    /// What that stood for; nothing in a delta archive, which is new.
     pub before: Option<Digest>,
     /// What it stands for.
     pub after: Digest,
@@ -49,7 +51,7 @@ pub struct SyncedName {
     pub change: SyncChange,
     /// What its index lists and is not in the place that it comes from.
     pub absent: Vec<Digest>,
-    /// Bytes of blobs that were moved for it; of a delta archive only the sum is known.
+    /// Bytes of blobs that were moved for it.
     pub moved: u64,
     /// Bytes of its blobs that were there, or that came for an image before it.
     pub present: u64,
@@ -97,7 +99,8 @@ impl SyncReport {
             Source::Place(place) => (None, Some(place.clone())),
         };
         let target = target.to_owned();
-        Self { list, source, target, dry_run, names: Vec::new(), missing, moved: 0, present: 0, left_out: 0 }
+        let (since, names) = (Vec::new(), Vec::new());
+        Self { list, source, target, since, dry_run, names, missing, moved: 0, present: 0, left_out: 0 }
     }
 
     /// As JSON, with sorted keys and without blanks: the same bytes for the same changes, to be signed.
@@ -130,6 +133,7 @@ impl SyncReport {
             "list": self.list,
             "source": self.source,
             "target": self.target,
+            "since": self.since,
             "dryRun": self.dry_run,
             "names": self.names.iter().map(name).collect::<Vec<_>>(),
             "missing": self.missing,

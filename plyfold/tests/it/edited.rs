@@ -60,6 +60,7 @@ fn runs_are_as_they_were() {
         place.run("config localhost/sample:latest --tag localhost/new:6 --expose web"),
         place.run("config localhost/sample:latest --tag localhost/new:6 --cmd it's"),
         place.run("list"),
+        place.run("config localhost/sample:latest --tag localhost/sample:latest --user 7 --platform linux/amd64"),
         place.run("load examples/sample -q --platform linux/amd64 --store {}/part"),
         place.run("config localhost/sample:latest --tag localhost/new:7 --user 0 --platform linux/arm64 --store {}/part"),
         place.run("append localhost/sample:latest {}/agent.tar --tag localhost/new:7 --platform linux/amd64 --platform linux/arm64 --store {}/part"),

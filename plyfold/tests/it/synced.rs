@@ -378,6 +378,11 @@ async fn a_delta_has_every_name_and_what_its_base_lacks() {
     let report = site.images.sync(&list, &site.target("archive"), &delta).await.unwrap();
     assert_eq!((report.moved, report.left_out), (dry.moved, dry.left_out));
     assert_eq!(report.names.len(), 4);
+    assert_eq!(report.moved, report.names.iter().map(|name| name.moved).sum::<u64>());
+    let moved = |tag: &str| report.names.iter().find(|name| name.name.tag() == Some(tag)).unwrap().moved;
+    assert_eq!(moved("2"), size_of(&[&changed]), "{report:?}");
+    assert!(report.names.iter().all(|name| name.before.is_none() && name.change == SyncChange::Added));
+    assert!(matches!(&report.since[..], [base] if base.starts_with("layout ")), "{report:?}");
     let layers = |numbers: &[u32]| -> u64 {
         numbers.iter().map(|number| app(*number).images[0].layers[0].descriptor.size()).sum()
     };

@@ -8,7 +8,7 @@ use super::target::Target;
 use super::{Found, SyncOptions};
 use crate::atomic_file::{AtomicFile, FileOptions};
 use crate::blocking::blocking;
-use crate::sync::SyncReport;
+use crate::sync::{SyncChange, SyncReport, SyncedName};
 
 impl Images {
     /// Writes the archive anew, with every image.
@@ -35,8 +35,16 @@ impl Images {
             ..SaveOptions::default()
         };
         let contents = Contents::of(images.collect(), &saving).await?;
-        (report.moved, report.left_out) = (contents.size(), contents.left_out());
-        report.names = found.into_iter().map(|found| found.name).collect();
+        (report.moved, report.left_out) = (contents.sizes().iter().sum(), contents.left_out());
+        report.since = options.since.iter().map(|base| base.name().to_owned()).collect();
+        // The archive is new, whatever was in its place.
+        let named = |(found, moved): (Found, &u64)| SyncedName {
+            before: None,
+            change: SyncChange::Added,
+            moved: *moved,
+            ..found.name
+        };
+        report.names = found.into_iter().zip(contents.sizes()).map(named).collect();
         if options.dry_run {
             return Ok(());
         }
