@@ -18,6 +18,11 @@ pub enum Advice {
         /// Their [names](crate::Format::name).
         formats: Vec<&'static str>,
     },
+    /// Choose platforms that are there, or copy an index of what is there.
+    #[error(
+        "choose platforms of it, or copy an index of what is there, with another digest (`Sparse::Rewrite`)"
+    )]
+    ChoosePart,
     /// Choose a platform that the image is available for.
     #[error("it is available for {}; choose one of these platforms", available.join(", "))]
     ChoosePlatform {

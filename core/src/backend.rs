@@ -274,6 +274,8 @@ pub struct Pages {
     /// Hashes of the places where pages began.
     seen: HashSet<Digest>,
     names: usize,
+    /// Pages without a name that came last, one after the other.
+    empty: usize,
 }
 
 impl Default for Pages {
@@ -288,6 +290,8 @@ impl Pages {
     pub const NAMES: usize = 1 << 17;
     /// Pages that it may have.
     pub const PAGES: usize = 1 << 14;
+    /// Pages without a name that may follow each other: each is a request.
+    pub const EMPTY: usize = 16;
 
     /// The page to ask for next; `None` after the last one.
     pub fn page(&mut self) -> Option<Page> {
@@ -297,8 +301,6 @@ impl Pages {
     /// Goes on to the page behind this one, if there is one.
     ///
     /// # Errors
-    /// Pages without a name that came last, one after the other.
-    empty: usize,
     /// [`Corrupt`](crate::ErrorKind::Corrupt) when it leads back to a page that was there before;
     /// [`Limit`](crate::ErrorKind::Limit) beyond [`Pages::NAMES`], [`Pages::PAGES`] and [`Pages::EMPTY`].
     pub fn advance(&mut self, page: &Names) -> Result<()> {
@@ -310,11 +312,14 @@ impl Pages {
         if !self.seen.insert(digest::sha256(after.as_bytes())) {
             return Err(Error::corrupt("the links between pages form a loop"));
         }
+        self.empty = if page.names.is_empty() { self.empty + 1 } else { 0 };
+        if self.empty > Self::EMPTY {
+            let message = format!("more than {} pages without a name, one after the other", Self::EMPTY);
+            return Err(Error::limit(message));
+        }
         if self.seen.len() >= Self::PAGES {
             return Err(Error::limit(format!("more than {} pages of names", Self::PAGES)));
         }
-    /// Pages without a name that may follow each other: each is a request.
-    pub const EMPTY: usize = 16;
         self.next = Some(Page { after: Some(after.clone()), ..Page::default() });
         Ok(())
     }
@@ -335,11 +340,6 @@ pub struct Backends {
 
 impl Backends {
     /// No backend at all, to add to by [`Backends::with`].
-        self.empty = if page.names.is_empty() { self.empty + 1 } else { 0 };
-        if self.empty > Self::EMPTY {
-            let message = format!("more than {} pages without a name, one after the other", Self::EMPTY);
-            return Err(Error::limit(message));
-        }
     pub fn none() -> Self {
         Self::default()
     }

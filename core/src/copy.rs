@@ -110,10 +110,14 @@ pub async fn copied_descriptor(job: &CopyFrom<'_>) -> Result<(Descriptor, Descri
             let root = found.indexes.first().unwrap_or(&found.raw).descriptor().clone();
             (found.raw.descriptor().clone(), root)
         }
-        (Platforms::Some(platforms), Sparse::Rewrite) => {
+        (Platforms::All | Platforms::Some(_), Sparse::Rewrite) => {
             let root = select::raw(from, image).await?;
-            let chosen = subset::chosen(from, image, &root, platforms).await?;
-            let part = subset::part(from, image, &root, &chosen).await?;
+            let part = if let Platforms::Some(platforms) = &job.platforms {
+                let chosen = subset::chosen(from, image, &root, platforms).await?;
+                subset::part(from, image, &root, &chosen).await?
+            } else {
+                subset::there(from, image, &root).await?
+            };
             (part.root.descriptor().clone(), root.descriptor().clone())
         }
         _ => {
@@ -263,10 +267,6 @@ fn check(options: &CopyOptions) -> Result<()> {
     }
 }
 
-/// Sets the names of all images, with the tags of cosign that wait for that, and stores again what they need when that is gone.
-async fn name(copiers: &[Copier<'_>], raws: &[RawManifest]) -> Result<()> {
-    let Some(first) = copiers.first().filter(|first| !first.ends.options.dry_run) else { return Ok(()) };
-    let to = first.ends.to;
 /// The error of a target that does not take an index of which not all is there: most registries refuse it, each by an error of
 /// its own, of which the reader cannot know that.
 fn of_sparse(error: Error) -> Error {
@@ -279,6 +279,10 @@ fn of_sparse(error: Error) -> Error {
     Error::unsupported(message).with_source(error).with_advice(Advice::RewriteIndex)
 }
 
+/// Sets the names of all images, with the tags of cosign that wait for that, and stores again what they need when that is gone.
+async fn name(copiers: &[Copier<'_>], raws: &[RawManifest]) -> Result<()> {
+    let Some(first) = copiers.first().filter(|first| !first.ends.options.dry_run) else { return Ok(()) };
+    let to = first.ends.to;
     let tops =
         copiers.iter().zip(raws).map(|(copier, raw)| (copier, (copier.ends.target.clone(), raw.clone())));
     let tags = copiers.iter().flat_map(|copier| copier.take_tags().into_iter().map(move |tag| (copier, tag)));

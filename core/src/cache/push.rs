@@ -1,17 +1,15 @@
 //! From a cache to a registry.
 
-use std::collections::HashSet;
-
 use async_trait::async_trait;
 
 use super::registry::as_registry;
 use super::{CacheProvider, Lease, Needs, content, with_platforms_here};
-use crate::copy::rewrite::{Child, Entries, Rewrite, rewrite, with_entries};
-use crate::copy::subset::{SUBJECT, annotation, subject};
+use crate::copy::rewrite::{Child, Entries, Rewrite, rewrite};
+use crate::copy::subset::{SUBJECT, annotation, without_attestations_of_others};
 use crate::copy::{Copied, CopyOptions, Platforms, Sparse, copy_without};
 use crate::manifest::{RawManifest, is_document, limits};
 use crate::registry::ImageRegistry;
-use crate::{Advice, Descriptor, Digest, Error, ErrorKind, Platform, Reference, Result, select};
+use crate::{Advice, Descriptor, Error, ErrorKind, Platform, Reference, Result, select};
 
 /// The body of `push`.
 pub(super) async fn push(
@@ -132,13 +130,7 @@ impl Rewrite for Subset<'_> {
         Ok(is_complete.then(|| raw.clone()))
     }
 
-    /// Leaves out attestations to what is left out.
-    fn index(&mut self, raw: &RawManifest, mut entries: Entries<'_>) -> Result<Option<RawManifest>> {
-        let subjects: Vec<Option<Digest>> = entries.old.iter().map(subject).collect();
-        let kept = entries.old.iter().zip(&entries.new).filter(|(_, new)| new.is_some());
-        let kept: HashSet<&Digest> = kept.map(|(old, _)| old.digest()).collect();
-        let gone = subjects.iter().flatten().filter(|subject| !kept.contains(subject)).cloned().collect();
-        entries.leave_out_about(gone, &subjects);
-        with_entries(raw, entries)
+    fn index(&mut self, raw: &RawManifest, entries: Entries<'_>) -> Result<Option<RawManifest>> {
+        without_attestations_of_others(raw, entries)
     }
 }

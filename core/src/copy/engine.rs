@@ -9,7 +9,7 @@ use super::convert::Converter;
 use super::documents::{Batch, Documents};
 use super::ends::{Ends, of_source};
 use super::options::{CopyFault, Platforms, Sparse};
-use super::subset;
+use super::subset::{self, Part};
 use crate::cache::MissingBlob;
 use crate::manifest::{Document, RawManifest, limits};
 use crate::progress::Event;
@@ -26,6 +26,8 @@ pub(super) struct Copier<'a> {
     left_out: HashSet<Digest>,
     /// Indexes that lead to what is copied, and are not in the target.
     behind: Vec<Digest>,
+    /// What the source lacks of an index that is rewritten for that.
+    lacking: Vec<Digest>,
     /// Indexes that list less than in the source, by their digests.
     rewritten: HashMap<Digest, RawManifest>,
     /// Whether tags of cosign wait for the names of the images, and those that do.
@@ -40,6 +42,7 @@ impl<'a> Copier<'a> {
             documents: Mutex::default(),
             left_out: HashSet::new(),
             behind: Vec::new(),
+            lacking: Vec::new(),
             rewritten: HashMap::new(),
             names_last,
             tags: Mutex::default(),
@@ -62,8 +65,12 @@ impl<'a> Copier<'a> {
         let (mut raw, indexes) = raw.await?;
         self.behind.extend(indexes.iter().map(|index| index.digest().clone()));
         let original = raw.descriptor().clone();
-        if let Platforms::Some(platforms) = &self.ends.options.platforms {
-            raw = self.part(raw, platforms).await?;
+        match &self.ends.options.platforms {
+            Platforms::Some(platforms) => raw = self.part(raw, platforms).await?,
+            Platforms::All if self.ends.options.sparse == Sparse::Rewrite => {
+                raw = self.part_there(raw).await?
+            }
+            _ => {}
         }
         if let Some(conversion) = self.ends.options.conversion {
             let work = Converter::new(self.ends, conversion, std::mem::take(&mut self.rewritten));
@@ -92,12 +99,26 @@ impl<'a> Copier<'a> {
             Sparse::Refuse => {
                 Err(Error::from(CopyFault::Sparse).with_image(image).with_advice(Advice::RewriteIndex))
             }
-            Sparse::Rewrite => {
-                self.behind.push(root.digest().clone());
-                self.rewritten = part.rewritten;
-                Ok(part.root)
-            }
+            Sparse::Rewrite => Ok(self.take(&root, part)),
         }
+    }
+
+    /// What is copied in place of an index of which the source may lack some.
+    async fn part_there(&mut self, root: RawManifest) -> Result<RawManifest> {
+        let (from, image) = (self.ends.from, self.ends.image);
+        let part = self.ends.retrying("manifest", || subset::there(from, image, &root)).await;
+        let part = part.map_err(|e| e.with_image(image))?;
+        if part.left_out.is_empty() {
+            return Ok(root);
+        }
+        self.lacking.extend(part.left_out.iter().cloned());
+        Ok(self.take(&root, part))
+    }
+
+    fn take(&mut self, root: &RawManifest, part: Part) -> RawManifest {
+        self.behind.push(root.digest().clone());
+        self.rewritten = part.rewritten;
+        part.root
     }
 
     /// Leaves out what indexes list, where the target takes such indexes.
@@ -180,7 +201,8 @@ impl<'a> Copier<'a> {
             sorted
         };
         let referrers = self.ends.options.referrers.then(|| sorted(&documents.referrers));
-        (sorted(&documents.absent), referrers)
+        let absent = documents.absent.iter().chain(&self.lacking).cloned().collect();
+        (sorted(&absent), referrers)
     }
 
     /// Copies everything that `raw` refers to, bottom up.
@@ -236,9 +258,7 @@ impl<'a> Copier<'a> {
                 let unable = self.ends.to.unsupported("store an index of which not all is there");
                 Err(unable.with_image(self.ends.target).with_context("missing", child.digest()))
             }
-            Sparse::Refuse | Sparse::Rewrite => {
-                Err(error.with_hint("the index lists more than the source has: choose platforms of it"))
-            }
+            Sparse::Refuse | Sparse::Rewrite => Err(error.with_advice(Advice::ChoosePart)),
         }
     }
 
@@ -318,6 +338,7 @@ impl<'a> Copier<'a> {
             if !self.documents().meet(referrer.digest()) {
                 continue;
             }
+            self.count_referrer()?;
             let Some(raw) = self.there(self.referrer(&referrer, subject).await)? else { continue };
             self.documents().referrers.insert(raw.digest().clone());
             batch.add(raw);
@@ -327,6 +348,7 @@ impl<'a> Copier<'a> {
         }
         for tag in reference::cosign_tags(subject) {
             let Some(raw) = self.there(self.tagged(&tag).await)?.flatten() else { continue };
+            self.count_referrer()?;
             self.documents().referrers.insert(raw.digest().clone());
             let name = reference::tagged(self.ends.target, tag);
             if self.names_last {
@@ -338,7 +360,11 @@ impl<'a> Copier<'a> {
         }
         Ok(())
     }
-            self.count_referrer()?;
+
+    fn count_referrer(&self) -> Result<()> {
+        let counted = self.documents().referring.add();
+        counted.map_err(|e| e.with_image(self.ends.image).with_endpoint(self.ends.from))
+    }
 
     /// What is not missing. What is is noted: everything else is copied before the copy fails.
     fn there<T>(&self, outcome: Result<T>) -> Result<Option<T>> {
@@ -348,7 +374,6 @@ impl<'a> Copier<'a> {
                 Ok(None)
             }
             outcome => outcome.map(Some),
-            self.count_referrer()?;
         }
     }
 
@@ -362,11 +387,6 @@ impl<'a> Copier<'a> {
             .map_err(|e| if self.names_last { e.with_advice(Advice::LeaveReferrers) } else { e })?;
         self.content(&raw, limits::NESTING).await?;
         Ok(raw)
-    }
-
-    fn count_referrer(&self) -> Result<()> {
-        let counted = self.documents().referring.add();
-        counted.map_err(|e| e.with_image(self.ends.image).with_endpoint(self.ends.from))
     }
 
     /// The document of a tag that may be beside the image, whose content is copied.

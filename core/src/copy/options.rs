@@ -34,7 +34,7 @@ pub enum Sparse {
     #[default]
     Refuse,
     /// The target gets an index of what is copied: with another digest, and so without its signatures, and without
-    /// attestations of what it does not list.
+    /// attestations of what it does not list. Of [all platforms](Platforms::All) it is what the source has.
     Rewrite,
 }
 

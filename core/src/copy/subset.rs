@@ -4,10 +4,11 @@ use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
 
-use super::rewrite::{self, Child, Rewrite};
-use crate::manifest::{Document, RawManifest, is_index};
+use super::ends::of_source;
+use super::rewrite::{self, Child, Entries, Rewrite, with_entries};
+use crate::manifest::{Document, RawManifest, is_document, is_index};
 use crate::registry::ImageRegistry;
-use crate::{Descriptor, Digest, Platform, Reference, Result, select};
+use crate::{Descriptor, Digest, Error, Platform, Reference, Result, select};
 
 /// On the descriptor of an attestation that `BuildKit` puts beside an image: the digest of that image.
 pub(crate) const SUBJECT: &str = "vnd.docker.reference.digest";
@@ -67,6 +68,63 @@ pub(crate) async fn part(
     let rewritten = made.into_iter().map(|raw| (raw.digest().clone(), raw)).collect();
     // What is chosen is not empty, so something is left of the root.
     Ok(Part { root: left.unwrap_or_else(|| root.clone()), rewritten, left_out: taking.left_out })
+}
+
+/// The part of `root` that the source has, without attestations of what it lacks.
+///
+/// # Errors
+/// `NotFound` when it has nothing of it; those of the source.
+pub(crate) async fn there(from: &dyn ImageRegistry, image: &Reference, root: &RawManifest) -> Result<Part> {
+    let mut having = Having { from, image, left_out: Vec::new() };
+    let (left, made) = rewrite::rewrite(&mut having, root).await?;
+    let rewritten = made.into_iter().map(|raw| (raw.digest().clone(), raw)).collect();
+    match (left, having.left_out.first()) {
+        (Some(root), _) => Ok(Part { root, rewritten, left_out: having.left_out }),
+        (None, None) => Ok(Part { root: root.clone(), rewritten, left_out: Vec::new() }),
+        (None, Some(lacking)) => {
+            let error = Error::not_found("none of the images of the index is in the source");
+            Err(of_source(error, lacking).with_image(image).with_endpoint(from))
+        }
+    }
+}
+
+struct Having<'a> {
+    from: &'a dyn ImageRegistry,
+    image: &'a Reference,
+    left_out: Vec<Digest>,
+}
+
+#[async_trait]
+impl Rewrite for Having<'_> {
+    async fn child(&mut self, entry: &Descriptor) -> Result<Child> {
+        if !is_document(entry.media_type()) {
+            return Ok(Child::Kept);
+        }
+        match Error::found(select::child(self.from, self.image, entry).await)? {
+            Some(child) => Ok(Child::Document(Box::new(child))),
+            None => {
+                self.left_out.push(entry.digest().clone());
+                Ok(Child::LeftOut)
+            }
+        }
+    }
+
+    fn index(&mut self, raw: &RawManifest, entries: Entries<'_>) -> Result<Option<RawManifest>> {
+        without_attestations_of_others(raw, entries)
+    }
+}
+
+/// The index with these entries, without attestations of what it does not list.
+pub(crate) fn without_attestations_of_others(
+    raw: &RawManifest,
+    mut entries: Entries<'_>,
+) -> Result<Option<RawManifest>> {
+    let subjects: Vec<Option<Digest>> = entries.old.iter().map(subject).collect();
+    let kept = entries.old.iter().zip(&entries.new).filter(|(_, new)| new.is_some());
+    let kept: HashSet<&Digest> = kept.map(|(old, _)| old.digest()).collect();
+    let gone = subjects.iter().flatten().filter(|subject| !kept.contains(subject)).cloned().collect();
+    entries.leave_out_about(gone, &subjects);
+    with_entries(raw, entries)
 }
 
 struct Taking<'a> {

@@ -67,6 +67,9 @@ fn worded(advice: &Advice) -> String {
         Advice::CheckCredentials => {
             "`plyfold login HOST` stores credentials; check their spelling and their age"
         }
+        Advice::ChoosePart => {
+            "--platform chooses images of it; --sparse rewrite copies an index of what is there, with another digest"
+        }
         Advice::ChoosePlatform { available } => {
             return format!("it is available for {}; choose one with --platform", available.join(", "));
         }

@@ -36,20 +36,21 @@ pub(crate) async fn bring(
     session: impl Future<Output = Result<Session>>,
 ) -> Result<()> {
     let context = context()?;
-    if !context.only.is_empty() {
-        let error = Error::config("the list says which platforms are brought");
-        return Err(
-            error.with_hint("write `platforms = [\"linux/amd64\"]` into it, for an image or as a default")
-        );
-    }
     let of_store = options.source == STORE;
+    let is_list = is_list(&context, &options.source);
+    if is_list {
+        refuse_choice(&context, &options)?;
+    }
     let list = if of_store { None } else { Some(source(&context, &options.source).await?) };
+    let names_store = list.as_ref().is_some_and(|list| list.has_name(STORE));
     let target = target(&context, &options.target)?;
     let named: Vec<&str> =
         list.iter().flat_map(|list| &list.entries).map(|entry| entry.name.as_str()).collect();
     refuse_replacing(&options, &target, &named, &context.backends)?;
     let mut since = Vec::with_capacity(options.since.len());
-    let images = if of_store || matches!(target, SyncTarget::Cache) || !options.since.is_empty() {
+    let uses_store =
+        of_store || names_store || matches!(target, SyncTarget::Cache) || !options.since.is_empty();
+    let images = if uses_store {
         let session = session.await?;
         for base in &options.since {
             let base = of_base(&session, base)?;
@@ -65,7 +66,11 @@ pub(crate) async fn bring(
             .with_backends(context.backends.clone())
             .with_options(context.options.clone())
     };
-    let list = list.unwrap_or_else(|| SyncList::of_place(images.cache().to_string()));
+    let store = images.cache().to_string();
+    let list = match list {
+        Some(list) if is_list => list.with_place(STORE, &store),
+        list => chosen(list.unwrap_or_else(|| SyncList::of_place(&store)), &context, &options),
+    };
     let list = if options.no_referrers { list.without_referrers() } else { list };
     // Before anything is moved: a report that cannot be written is an error then.
     if let Some(path) = options.report.clone() {
@@ -83,7 +88,8 @@ pub(crate) async fn bring(
         let (images, list, target) = (&images, &list, &target);
         async move { images.sync(list, target, &sync).await }
     });
-    let report = brought.await.map_err(|e| in_list(e, &options))?;
+    let report =
+        brought.await.map_err(|e| if is_list { in_list(e, &options) } else { in_place(e, &options) })?;
     if let Some(path) = options.report {
         let json = report.to_json();
         blocking(move |stop| {
@@ -116,9 +122,36 @@ fn refuse_replacing(options: &Sync, target: &SyncTarget, named: &[&str], backend
     })
 }
 
+/// What the flags choose of a place.
+fn chosen(place: SyncList, context: &Context, options: &Sync) -> SyncList {
+    let place = place.with_platforms(&context.platforms());
+    match options.sparse {
+        Some(sparse) => place.with_sparse(sparse.into()),
+        None => place,
+    }
+}
+
+fn is_list(context: &Context, word: &str) -> bool {
+    word == "-" || word.ends_with(LIST) && !context.backends.knows(word)
+}
+
+/// Refuses to choose by flags what a list says of each image.
+fn refuse_choice(context: &Context, options: &Sync) -> Result<()> {
+    if !context.only.is_empty() {
+        let error = Error::config("the list says which platforms are brought");
+        return Err(
+            error.with_hint("write `platforms = [\"linux/amd64\"]` into it, for an image or as a default")
+        );
+    }
+    if options.sparse.is_some() {
+        let error = Error::config("the list says what becomes of an index");
+        return Err(error.with_hint("write `sparse = \"rewrite\"` into it, for an image or as a default"));
+    }
+    Ok(())
+}
+
 async fn source(context: &Context, word: &str) -> Result<SyncList> {
-    let is_list = word == "-" || word.ends_with(LIST) && !context.backends.knows(word);
-    if is_list {
+    if is_list(context, word) {
         return read(PathBuf::from(word)).await;
     }
     if let Some(place) = path::existing(word, &context.backends) {
@@ -138,11 +171,7 @@ async fn source(context: &Context, word: &str) -> Result<SyncList> {
 /// Puts an error into the words of lists, and names the list that its line is of.
 fn in_list(error: Error, options: &Sync) -> Error {
     let hint = match error.advice() {
-        Some(Advice::LoadBase { bases }) => Some(format!(
-            "the archive was made against {}: bring that to {} first, and then the archive",
-            bases.join(", "),
-            options.target
-        )),
+        Some(Advice::LoadBase { bases }) => Some(of_base_first(bases, &options.target)),
         Some(Advice::LeaveReferrers) => Some(
             "`referrers = false` in the list, or --no-referrers, brings the images without what refers to them"
                 .to_owned(),
@@ -150,6 +179,11 @@ fn in_list(error: Error, options: &Sync) -> Error {
         Some(Advice::RewriteIndex) => Some(
             "`sparse = \"rewrite\"` brings an index of what is brought, with another digest; `sparse = \"keep\"` the \
              index as it is, where the target takes it"
+                .to_owned(),
+        ),
+        Some(Advice::ChoosePart) => Some(
+            "`platforms` in the list chooses of it, `sparse = \"rewrite\"` brings an index of what is there, with another \
+             digest"
                 .to_owned(),
         ),
         Some(Advice::ChoosePlatform { available }) => {
@@ -162,10 +196,36 @@ fn in_list(error: Error, options: &Sync) -> Error {
         None => error,
     };
     let is_of_line = error.detail::<OfLine>().is_some() || error.detail::<SyncFault>().is_some();
-    if is_of_line && options.source != STORE {
-        return error.with_context("path", &options.source);
-    }
-    error
+    if is_of_line { error.with_context("path", &options.source) } else { error }
+}
+
+/// Puts an error into the words of places, which flags choose of.
+fn in_place(error: Error, options: &Sync) -> Error {
+    let hint = match error.advice() {
+        Some(Advice::LoadBase { bases }) => of_base_first(bases, &options.target),
+        Some(Advice::LeaveReferrers) => {
+            "--no-referrers brings the images without what refers to them".to_owned()
+        }
+        Some(Advice::RewriteIndex | Advice::ChoosePart) => {
+            "--sparse rewrite brings of each index what is there, with another digest; one --platform brings the image for it \
+             alone, of every image"
+                .to_owned()
+        }
+        Some(Advice::ChoosePlatform { available }) => format!(
+            "it is available for {}: without --platform all of it is brought, and with --sparse rewrite what is there of it",
+            available.join(", ")
+        ),
+        _ if error.detail::<SyncFault>().is_some() && options.source != STORE => {
+            return error.with_context("path", &options.source);
+        }
+        _ => return error,
+    };
+    error.with_better_hint(hint)
+}
+
+fn of_base_first(bases: &[String], target: &str) -> String {
+    let bases = bases.join(", ");
+    format!("the archive was made against {bases}: bring that to {target} first, and then the archive")
 }
 
 /// Reads a list from a file, or from a pipe until that ends.

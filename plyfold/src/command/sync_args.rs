@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args as Group;
 
+use super::copy_args::Sparse;
+
 /// Options of `sync`.
 #[derive(Debug, Group)]
 pub(crate) struct Sync {
@@ -21,6 +23,10 @@ pub(crate) struct Sync {
     /// Bring images without signatures, SBOMs and what else refers to them, whatever the list says
     #[arg(long)]
     pub(crate) no_referrers: bool,
+    /// Of a place, an index of which not all is brought: kept as it is, refused, or rewritten to what is brought, with another
+    /// digest
+    #[arg(long, value_enum)]
+    pub(crate) sparse: Option<Sparse>,
     /// Write a new archive without layers that its receiver has: those of an image, of an archive or a layout directory, of
     /// `store`, or of another store by store:DIR; may be given several times
     #[arg(long, value_name = "BASE")]

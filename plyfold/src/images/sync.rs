@@ -1,9 +1,11 @@
 //! Images of many places into one: all names or none, and nothing that is there already.
 
+use std::collections::HashSet;
+
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use plyfold_core::{
-    CopyFrom, CopyJob, CopyOptions, Error, ErrorKind, Platforms, Reference, Result, Sparse,
-    copied_descriptor, copy_from, reference,
+    CopyFrom, CopyJob, CopyOptions, Descriptor, Digest, Error, ErrorKind, Platforms, Reference, Result,
+    Sparse, copied_descriptor, copy_from, reference,
 };
 
 use self::chosen::{Chosen, Selection, open_all, select};
@@ -56,9 +58,9 @@ impl Images {
             target.archive()?;
         }
         let sources = open_all(places, list).await?;
+        sources.iter().try_for_each(|source| target.check_is_outside(source))?;
         let Selection { images, mut missing, .. } = select(list, sources, &target, options).await?;
         let mut looks = stream::iter(images).map(|image| look(image, &target, options)).buffered(LOOKS);
-        sources.iter().try_for_each(|source| target.check_is_outside(source))?;
         let mut found = Vec::new();
         while let Some(look) = looks.try_next().await? {
             match look {
@@ -67,6 +69,9 @@ impl Images {
             }
         }
         drop(looks);
+        // Two that have no name may become one, which the platforms choose of both.
+        let mut taken = HashSet::new();
+        found.retain(|one| one.name.target.digest().is_none() || taken.insert(one.name.target.whole()));
         let mut report = SyncReport::new(list, &target.text, options.dry_run, missing);
         if options.since.is_empty() {
             copy(&mut report, found, &target, options).await?;
@@ -98,9 +103,11 @@ enum Look {
 
 /// Resolves a name at both ends.
 async fn look(mut image: Chosen, target: &Target, options: &SyncOptions) -> Result<Look> {
-    let (name, at) = (image.image.clone(), image.target.clone());
+    let (name, mut at) = (image.image.clone(), image.target.clone());
+    let mut before = standing(&at, target, options).await?;
     let job = image.job(&at);
-    let resolved = options.retry.run("manifest", &options.progress, || copied_descriptor(&job)).await;
+    let resolve = || resolved(&job, before.as_ref());
+    let resolved = options.retry.run("manifest", &options.progress, resolve).await;
     let (after, root) = match resolved {
         Err(e) if image.optional && *e.kind() == ErrorKind::NotFound => {
             return Ok(Look::Missing(name.whole()));
@@ -108,9 +115,11 @@ async fn look(mut image: Chosen, target: &Target, options: &SyncOptions) -> Resu
         resolved => resolved.map_err(|e| image.located(e))?,
     };
     let after = after.digest().clone();
-    let before = options.retry.run("manifest", &options.progress, || target.registry.resolve(&at)).await;
-    let before = Error::found(before).map_err(|e| e.with_image(&at).with_endpoint(&target.registry))?;
-    let before = before.map(|before| before.digest().clone());
+    if at.digest().is_some_and(|digest| digest != after.as_ref()) {
+        // What has no name is called by what is copied of it.
+        at = reference::by_digest(&at, &after);
+        before = standing(&at, target, options).await?;
+    }
     // A tag may move from now on: what was found is copied.
     image.image = reference::by_digest(&name, root.digest());
     let change = SyncChange::of(before.as_ref(), &after);
@@ -119,6 +128,25 @@ async fn look(mut image: Chosen, target: &Target, options: &SyncOptions) -> Resu
     let name =
         SyncedName { name, target: at, before, after, change, absent, moved: 0, present: 0, referrers };
     Ok(Look::Found(Box::new(Found { image, name, is_there })))
+}
+
+/// What a name stands for at the target.
+async fn standing(at: &Reference, target: &Target, options: &SyncOptions) -> Result<Option<Digest>> {
+    let found = options.retry.run("manifest", &options.progress, || target.registry.resolve(at)).await;
+    let found = Error::found(found).map_err(|e| e.with_image(at).with_endpoint(&target.registry))?;
+    Ok(found.map(|found| found.digest().clone()))
+}
+
+/// What the name of a job is to stand for, and what it stands for where the image comes from. Of an index that is rewritten only if
+/// something of it is missing nothing is read where the target has all of it.
+async fn resolved(job: &CopyFrom<'_>, before: Option<&Digest>) -> Result<(Descriptor, Descriptor)> {
+    if matches!((&job.platforms, job.sparse), (Platforms::All, Sparse::Rewrite)) {
+        let found = job.from.resolve(&job.job.image).await?;
+        if before == Some(found.digest()) {
+            return Ok((found.clone(), found));
+        }
+    }
+    copied_descriptor(job).await
 }
 
 /// Whether all of an image is at the target. A layout, a store or an archive may lack some of it, as a store does after a pull

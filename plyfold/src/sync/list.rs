@@ -125,6 +125,32 @@ impl SyncList {
         Self { entries: vec![entry], source: Source::Place(name) }
     }
 
+    /// The same images, of each these platforms, whatever the list says.
+    #[must_use]
+    pub fn with_platforms(mut self, platforms: &Platforms) -> Self {
+        self.entries.iter_mut().for_each(|entry| entry.platforms = platforms.clone());
+        self
+    }
+
+    /// The same images, and what becomes of each index of which not all is brought, whatever the list says.
+    #[must_use]
+    pub fn with_sparse(mut self, sparse: Sparse) -> Self {
+        self.entries.iter_mut().for_each(|entry| entry.sparse = Some(sparse));
+        self
+    }
+
+    /// The same images, where `name` stands for a place by another text.
+    pub(crate) fn with_place(mut self, name: &str, place: &str) -> Self {
+        let named = self.entries.iter_mut().filter(|entry| entry.name == name);
+        named.for_each(|entry| place.clone_into(&mut entry.name));
+        self
+    }
+
+    /// Whether an entry has this name.
+    pub(crate) fn has_name(&self, name: &str) -> bool {
+        self.entries.iter().any(|entry| entry.name == name)
+    }
+
     /// The same images, all without what refers to them.
     #[must_use]
     pub fn without_referrers(mut self) -> Self {

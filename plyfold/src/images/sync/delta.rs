@@ -62,7 +62,10 @@ impl Images {
 fn uniform(found: &[Found]) -> Result<bool> {
     let referrers = found.first().is_some_and(|found| found.image.referrers);
     let other = found.iter().find(|found| {
-        found.image.referrers != referrers || matches!(found.image.platforms, Platforms::Some(_))
+        let is_part = matches!(found.image.platforms, Platforms::Some(_))
+            || found.image.platforms == Platforms::All
+                && found.image.image.digest() != Some(found.name.after.as_ref());
+        found.image.referrers != referrers || is_part
     });
     match other {
         None => Ok(referrers),
