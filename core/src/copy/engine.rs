@@ -68,7 +68,7 @@ impl<'a> Copier<'a> {
         match &self.ends.options.platforms {
             Platforms::Some(platforms) => raw = self.part(raw, platforms).await?,
             Platforms::All if self.ends.options.sparse == Sparse::Rewrite => {
-                raw = self.part_there(raw).await?
+                raw = self.part_there(raw).await?;
             }
             _ => {}
         }

@@ -100,13 +100,11 @@ impl Rewrite for Having<'_> {
         if !is_document(entry.media_type()) {
             return Ok(Child::Kept);
         }
-        match Error::found(select::child(self.from, self.image, entry).await)? {
-            Some(child) => Ok(Child::Document(Box::new(child))),
-            None => {
-                self.left_out.push(entry.digest().clone());
-                Ok(Child::LeftOut)
-            }
+        let child = Error::found(select::child(self.from, self.image, entry).await)?;
+        if child.is_none() {
+            self.left_out.push(entry.digest().clone());
         }
+        Ok(child.map_or(Child::LeftOut, |child| Child::Document(Box::new(child))))
     }
 
     fn index(&mut self, raw: &RawManifest, entries: Entries<'_>) -> Result<Option<RawManifest>> {

@@ -90,9 +90,8 @@ pub(crate) async fn of_pulled<T>(
     let keeps = !session.images.cache().is_read_only();
     let materializer = session.images.layer_materializer(rootfs)?.filter(|_| keeps);
     let pull = PullOptions { materializer, limits, ..PullOptions::default() };
-    let brought = async |pull| match is_read {
-        true => session.read(name, None, pull).await,
-        false => session.pull(name, None, pull).await,
+    let brought = async |pull| {
+        if is_read { session.read(name, None, pull).await } else { session.pull(name, None, pull).await }
     };
     let image = brought(pull.clone()).await?;
     if let Some(before) = &image.replaced {

@@ -54,10 +54,10 @@ fn verbs_that_read_leave_the_names_of_the_store() {
         assert_eq!(names(&place), before, "{line}");
     }
     assert!(
-        place.run("cat oci:{}/2:localhost/app:1 file -q").ends_with("2"),
+        place.run("cat oci:{}/2:localhost/app:1 file -q").ends_with('2'),
         "what it reads is the other one"
     );
-    assert!(place.run("cat localhost/app:1 file -q --policy never").ends_with("1"));
+    assert!(place.run("cat localhost/app:1 file -q --policy never").ends_with('1'));
     let diff = place.run("diff oci:{}/2:localhost/app:1 oci:{}/3:localhost/app:1");
     assert!(diff.contains("~ /file (content)"), "{diff}");
     // Nothing keeps what was read.
@@ -74,16 +74,16 @@ async fn verbs_that_read_name_what_the_store_lacks_of_a_registry_and_replace_not
     let mut place = Place::new();
     place.hosts.push(server.host().to_owned());
     let cat = |more: &str| place.run(&format!("cat HOST:PORT/app:1 file -q{more}"));
-    assert!(cat("").ends_with("1"));
+    assert!(cat("").ends_with('1'));
     let named = names(&place);
     assert_eq!(named.len(), 1);
     server.put("app", "1", &app("2"));
-    assert!(cat("").ends_with("1"));
-    assert!(cat(" --policy always").ends_with("2"));
+    assert!(cat("").ends_with('1'));
+    assert!(cat(" --policy always").ends_with('2'));
     assert_eq!(names(&place), named, "the name was replaced by a verb that reads");
     let pulled = place.run("pull HOST:PORT/app:1 --policy always -q");
     assert!(pulled.contains(&format!(", replaced {}\n", named[0].1)), "{pulled}");
-    assert!(cat("").ends_with("2"));
+    assert!(cat("").ends_with('2'));
 }
 
 #[test]
