@@ -140,6 +140,7 @@ impl SyncList {
     }
 
     /// The same images, where `name` stands for a place by another text.
+    #[cfg(feature = "command")]
     pub(crate) fn with_place(mut self, name: &str, place: &str) -> Self {
         let named = self.entries.iter_mut().filter(|entry| entry.name == name);
         named.for_each(|entry| place.clone_into(&mut entry.name));
@@ -147,6 +148,7 @@ impl SyncList {
     }
 
     /// Whether an entry has this name.
+    #[cfg(feature = "command")]
     pub(crate) fn has_name(&self, name: &str) -> bool {
         self.entries.iter().any(|entry| entry.name == name)
     }
