@@ -180,15 +180,6 @@ pub(crate) fn tagged(reference: &Reference, tag: String) -> Reference {
     Reference::with_tag(reference.registry().to_owned(), reference.repository().to_owned(), tag)
 }
 
-/// A name as Docker shows it: without `docker.io/` and `library/`, where that is still the same name.
-pub(crate) fn familiar(name: &Reference) -> String {
-    let whole = name.whole();
-    let rest = whole.strip_prefix("docker.io/");
-    let mut shorter = rest.and_then(|rest| rest.strip_prefix("library/")).into_iter().chain(rest);
-    let is_same = |text: &&str| parse(text).is_ok_and(|parsed| parsed == *name);
-    shorter.find(is_same).map_or_else(|| whole.clone(), str::to_owned)
-}
-
 /// `registry/repository` without tag and digest: the scope of names and credentials.
 pub fn repository_of(reference: &Reference) -> String {
     format!("{}/{}", reference.registry(), reference.repository())

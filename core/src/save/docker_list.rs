@@ -9,7 +9,8 @@ use crate::layout_index::blob_name;
 use crate::manifest::{canonical_json, limits};
 use crate::{Digest, Error, Reference, Result, reference};
 
-/// Docker's list of the images in an archive: for each its config, its layers and its tags.
+/// Docker's list of the images in an archive: for each its config, its layers and its tags, each with its registry:
+/// podman would take `org/app:1` for `localhost/org/app:1`.
 ///
 /// ```
 /// use plyfold_core::save::DockerList;
@@ -73,7 +74,7 @@ impl DockerList {
         let item = [("Config", config), ("Layers", layers), ("RepoTags", json!([]))];
         let item: Map<String, Value> = item.map(|(key, value)| (key.to_owned(), value)).into_iter().collect();
         let image = image_of(&item);
-        let tag = name.digest().is_none().then(|| reference::familiar(name));
+        let tag = name.digest().is_none().then(|| name.whole());
         if let Some(tag) = &tag {
             let there = self.names.get(&name_of(tag)).map(Vec::as_slice);
             if let (Some([(at, text)]), Some(place)) = (there, self.images.get(&image))
@@ -107,13 +108,13 @@ impl DockerList {
         if let (Some((at, only)), None) = (listed.next(), listed.next())
             && tags(only).next().is_none()
         {
-            self.tag(at, reference::familiar(name));
+            self.tag(at, name.whole());
         }
     }
 
     /// Takes a tag from its image, which is not listed any more if it has no other.
     pub fn forget(&mut self, name: &Reference) {
-        self.remove(&reference::familiar(name));
+        self.remove(&name.whole());
     }
 
     fn remove(&mut self, tag: &str) {
@@ -204,40 +205,35 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_is_one_images_and_names_are_those_that_docker_shows() {
+    fn a_tag_is_one_images_and_has_its_registry() {
         let (one, two) = (manifest(b"one"), manifest(b"two"));
         let name = |text: &str| reference::parse(text).unwrap();
         let mut list = DockerList::default();
-        for text in ["docker.io/org/app:1", "alpine:3", "alpine:2", "ghcr.io/org/app:1"] {
+        for text in ["org/app:1", "a.lan/app:3", "a.lan/app:2", "docker.io/alpine"] {
             list.set(&name(text), &one);
         }
-        assert_eq!(shown(&list), r#"["alpine:2","alpine:3","ghcr.io/org/app:1","org/app:1"]"#);
-        list.set(&name("alpine:3"), &two);
-        assert_eq!(shown(&list), r#"["alpine:2","ghcr.io/org/app:1","org/app:1"] ["alpine:3"]"#);
-        list.set(&name("alpine:3"), &one);
         assert_eq!(
             shown(&list),
-            r#"["alpine:2","alpine:3","ghcr.io/org/app:1","org/app:1"]"#,
+            r#"["a.lan/app:2","a.lan/app:3","docker.io/library/alpine:latest","docker.io/org/app:1"]"#
+        );
+        list.set(&name("a.lan/app:3"), &two);
+        assert_eq!(
+            shown(&list),
+            r#"["a.lan/app:2","docker.io/library/alpine:latest","docker.io/org/app:1"] ["a.lan/app:3"]"#
+        );
+        list.set(&name("a.lan/app:3"), &one);
+        assert_eq!(
+            shown(&list),
+            r#"["a.lan/app:2","a.lan/app:3","docker.io/library/alpine:latest","docker.io/org/app:1"]"#,
             "the other has no tag left"
         );
-        let by_digest = name(&format!("alpine@{}", digest::sha256(b"two")));
+        let by_digest = name(&format!("a.lan/app@{}", digest::sha256(b"two")));
         list.set(&by_digest, &two);
         list.set(&by_digest, &two);
-        assert_eq!(shown(&list), r#"["alpine:2","alpine:3","ghcr.io/org/app:1","org/app:1"] []"#);
-    }
-
-    #[test]
-    fn a_short_name_is_the_same_name() {
-        for (name, shown) in [
-            ("alpine", "alpine:latest"),
-            ("docker.io/library/a/b:1", "library/a/b:1"),
-            ("docker.io/a.b/c:1", "docker.io/a.b/c:1"),
-            ("localhost/a:1", "localhost/a:1"),
-        ] {
-            let name = reference::parse(name).unwrap();
-            assert_eq!(reference::familiar(&name), shown);
-            assert_eq!(reference::parse(shown).unwrap(), name);
-        }
+        assert_eq!(
+            shown(&list),
+            r#"["a.lan/app:2","a.lan/app:3","docker.io/library/alpine:latest","docker.io/org/app:1"] []"#
+        );
     }
 
     /// Compared with each other they would take minutes.
@@ -271,8 +267,8 @@ mod tests {
         let mut list = DockerList::parse(old).unwrap();
         list.set(&reference::parse("alpine:3").unwrap(), &manifest(b"one"));
         let items: Vec<Value> = serde_json::from_slice(&list.to_bytes()).unwrap();
-        assert_eq!(items[1]["Parent"], "x");
-        assert_eq!(shown(&list), r#"["alpine:3"] ["b:1"]"#);
+        assert_eq!(items[0]["Parent"], "x");
+        assert_eq!(shown(&list), r#"["b:1"] ["docker.io/library/alpine:3"]"#);
         assert!(DockerList::parse(b"{}").is_err());
         // Of several images with a tag the last has it.
         for second in ["b:1", "docker.io/library/b:1"] {
