@@ -16,6 +16,7 @@ use plyfold_core::{
 pub use load::LoadedImage;
 #[cfg(feature = "command")]
 pub(crate) use load::Spooled;
+pub use save::Saved;
 #[cfg(feature = "sync")]
 pub use sync::{SyncOptions, SyncTarget};
 

@@ -65,7 +65,7 @@ mod rootfs;
 #[cfg(feature = "sync")]
 mod sync;
 
-pub use images::{Images, LoadedImage};
+pub use images::{Images, LoadedImage, Saved};
 #[cfg(feature = "sync")]
 pub use images::{SyncOptions, SyncTarget};
 pub use rootfs::{Disk, DiskSet, Disks, Rootfs, VerifiedFile, snapshot};

@@ -62,6 +62,12 @@ async fn made(
             (root, Some(chosen))
         }
     };
+    let attestations = match root.document() {
+        Document::Index(index) => {
+            index.manifests().iter().filter(|entry| platform::is_attestation(entry)).count()
+        }
+        Document::Manifest(_) => 0,
+    };
     let mut work = Work {
         cache,
         source,
@@ -82,6 +88,12 @@ async fn made(
     if absent > 0 {
         let message =
             format!("{image}: {absent} of {listed} images of the index are not here, and are left out");
+        edit.progress.emit(Event::Warning { message });
+    }
+    if attestations > 0 {
+        let message = format!(
+            "{image}: {attestations} attestations of the index are about the image before the change, and are left out"
+        );
         edit.progress.emit(Event::Warning { message });
     }
     let _new = stored(cache, edit, &documents).await.map_err(|e| e.with_image(name))?;

@@ -109,6 +109,12 @@ impl ConfigChange {
         if self.annotations.iter().any(|(name, _)| name.is_empty()) {
             return Err(EditFault::Annotation.into());
         }
+        if let Some(user) = self.user.as_ref().filter(|user| !is_user(user)) {
+            return Err(EditFault::User(user.clone()).into());
+        }
+        if let Some(signal) = self.stop_signal.as_ref().filter(|signal| !is_signal(signal)) {
+            return Err(EditFault::Signal(signal.clone()).into());
+        }
         let of = |value: &Option<String>| value.iter().cloned().collect::<Vec<_>>();
         let words = |words: &Option<Vec<String>>| words.iter().flatten().cloned().collect::<Vec<_>>();
         let texts: [(&str, Vec<String>); 8] = [
@@ -157,6 +163,30 @@ impl ConfigChange {
             }
         }
     }
+}
+
+/// `USER` or `USER:GROUP`; an empty text is none.
+fn is_user(text: &str) -> bool {
+    let parts: Vec<&str> = text.split(':').collect();
+    text.is_empty() || parts.len() <= 2 && !parts.contains(&"")
+}
+
+/// A number, or a name as `kill -l` lists it, with `SIG` or without; an empty text is none.
+fn is_signal(text: &str) -> bool {
+    const NAMES: [&str; 38] = [
+        "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL",
+        "PIPE", "POLL", "PROF", "PWR", "QUIT", "RTMAX", "RTMIN", "SEGV", "STKFLT", "STOP", "SYS", "TERM",
+        "TRAP", "TSTP", "TTIN", "TTOU", "UNUSED", "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ",
+        "EMT",
+    ];
+    if text.is_empty() || text.parse::<u8>().is_ok_and(|number| (1..=64).contains(&number)) {
+        return true;
+    }
+    let name = text.to_ascii_uppercase();
+    let name = name.strip_prefix("SIG").unwrap_or(&name);
+    let real_time = name.strip_prefix("RTMIN+").or_else(|| name.strip_prefix("RTMAX-"));
+    NAMES.contains(&name)
+        || real_time.is_some_and(|offset| offset.parse::<u8>().is_ok_and(|offset| offset <= 30))
 }
 
 /// `80` and `80/tcp` as they stand in a configuration.

@@ -34,6 +34,8 @@ crate::fault! {
     Nothing => (Config, "nothing is to be changed"),
     Port(String) => (Config, "{0:?} is no port", "write PORT, or PORT/tcp, PORT/udp or PORT/sctp"),
     Relative(String) => (Config, "{0:?} is not an absolute path"),
+    Signal(String) => (Config, "{0:?} is no signal", "write a name such as SIGTERM or SIGRTMIN+3, or a number from 1 to 64"),
+    User(String) => (Config, "{0:?} is no user", "write USER, UID, USER:GROUP or UID:GID"),
     Zero(&'static str) => (Config, "{0} has a byte of zero, which no process can be given"),
 }
 
@@ -47,7 +49,7 @@ pub struct Edit {
     /// Who is named in the image's history (`created_by`); plyfold where it is empty.
     pub created_by: String,
     /// Which images of an index are changed. The result is one image for [`One`](Platforms::One), and otherwise an index of
-    /// those that were changed: without attestations, which are about the images before the change.
+    /// those that were changed: without attestations, which are about the images before the change. A warning says so.
     pub platforms: Platforms,
     /// Where warnings go.
     pub progress: Progress,

@@ -120,11 +120,14 @@ impl Walk<'_> {
         let registry = &*image.registry;
         let raw = self.retrying(&image.image, || async {
             match self.options.platforms.as_slice() {
-                [one] => Ok(select::find(registry, &image.image, one).await?.raw),
-                _ => select::raw(registry, &image.image).await,
+                [one] => {
+                    let found = select::find(registry, &image.image, one).await?;
+                    Ok((found.raw, found.indexes))
+                }
+                _ => Ok((select::raw(registry, &image.image).await?, Vec::new())),
             }
         });
-        let raw = raw.await?;
+        let (raw, indexes) = raw.await?;
         let mut reached = Reached::default();
         if let platforms @ [_, _, ..] = self.options.platforms.as_slice() {
             let chosen = || subset::chosen(registry, &image.image, &raw, platforms);
@@ -148,6 +151,7 @@ impl Walk<'_> {
         }
         if self.options.referrers {
             self.referrers((at, image), reached).await?;
+            self.warn_of_indexes(image, &indexes).await?;
         }
         Ok(())
     }
@@ -266,6 +270,28 @@ impl Walk<'_> {
             let bytes = self.gathered.documents.get(&blob_name(child.digest()))?;
             self.chosen(&RawManifest::described(bytes.clone(), child).ok()?, seen)
         })
+    }
+
+    /// What refers to an index is not saved where that is not.
+    async fn warn_of_indexes(&self, image: &SaveImage, indexes: &[RawManifest]) -> Result<()> {
+        let (registry, mut count) = (&*image.registry, 0);
+        for index in indexes.iter().map(RawManifest::digest) {
+            let list = || registry.referrers(&image.image, index, None);
+            count += self.retrying("referrers", list).await?.len();
+            for tag in reference::cosign_tags(index) {
+                let tagged = reference::tagged(&image.image, tag);
+                let there = self.retrying("manifest", || select::raw(registry, &tagged)).await;
+                count += usize::from(Error::found(there)?.is_some());
+            }
+        }
+        if count > 0 {
+            let message = format!(
+                "{}: not saved, because it refers to the index, which is not either: {count} documents",
+                image.name
+            );
+            self.options.progress.emit(Event::Warning { message });
+        }
+        Ok(())
     }
 
     /// Adds what refers to the documents of an image, and what refers to that.

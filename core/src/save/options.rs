@@ -12,7 +12,7 @@ crate::fault! {
     pub enum SaveFault;
     Artifact(MediaType) => (Unsupported, "the form of docker save before version 25 holds no artifact of type {0}"),
     Documents(String) => (Limit, "the images have more than {0}"),
-    Holds(&'static str) => (Unsupported, "the form of docker save before version 25 holds no {0}"),
+    Holds(&'static str) => (Unsupported, "the form of docker save before version 25 holds no {0}", "choose the form of an OCI layout"),
     Index => (Config, "the form of docker save before version 25 holds images of one platform, and the index has more", "choose a platform"),
     NoImage => (NotFound, "none of the manifests that the index lists is there"),
 }

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use plyfold_core::cache::{CachedNames, Ingest, Lease, MissingContent, NameChange, Usage, Verified, Verify};
 use plyfold_core::manifest::limits;
 use plyfold_core::memory::{MemoryCache, MemoryRegistry};
+use plyfold_core::progress::{Event, Progress};
 use plyfold_core::save::{Contents, SaveImage, SaveOptions};
 use plyfold_core::{
     Advice, Artifact, ArtifactHandle, ArtifactKey, Blob, BlobRange, CacheProvider, CacheProviderExt,
@@ -17,7 +18,7 @@ use plyfold_core::{
 };
 use serde_json::{Value, json};
 
-use crate::fixture::{descriptor, layer, name, put_image};
+use crate::fixture::{AMD64, descriptor, index_of, layer, name, put_image};
 
 /// A cache that counts what is asked of it.
 #[derive(Clone, Debug)]
@@ -250,6 +251,34 @@ async fn what_refers_to_something_else_is_refused() {
     let error = cache.image_load(&opened, &LoadOptions::default()).await.unwrap_err();
     assert_eq!((error.kind(), error.advice()), (&ErrorKind::Corrupt, Some(&Advice::LeaveReferrers)));
     assert_eq!(cache.find_descriptor(&name(IMAGE)).await.unwrap(), None);
+}
+
+/// Where one image of an index is saved, what refers to the index stays behind, and that is said.
+#[tokio::test]
+async fn what_refers_to_an_index_that_is_not_saved_is_told() {
+    let registry = MemoryRegistry::new("a");
+    let (arm64, amd64) = ([layer("arm64", 10)], [layer("amd64", 10)]);
+    index_of(&registry, &name(IMAGE), &[("arm64", &arm64), ("amd64", &amd64)]).await;
+    let index = registry.resolve(&name(IMAGE)).await.unwrap();
+    put(&registry, &artifact(&registry, &index, 0));
+    for (platforms, is_told) in [(vec![], false), (vec![AMD64.parse().unwrap()], true)] {
+        let image = SaveImage::new(Box::new(registry.clone()), name(IMAGE));
+        let (progress, mut events) = Progress::channel();
+        let saving = SaveOptions { platforms, progress, referrers: true, ..SaveOptions::default() };
+        drop(Contents::of(vec![image], &saving).await.unwrap());
+        drop(saving);
+        let mut told = Vec::new();
+        while let Some(event) = events.next().await {
+            if let Event::Warning { message } = event {
+                told.push(message);
+            }
+        }
+        assert_eq!(
+            told.iter().any(|message| message.contains("it refers to the index")),
+            is_told,
+            "{told:?}"
+        );
+    }
 }
 
 /// What the source lists and does not have is named at the end, and all else is copied.

@@ -25,8 +25,10 @@ pub(crate) fn of(error: &Error) -> Option<String> {
     if let Some(AttestationFault::Text(_)) = error.detail() {
         return Some("--format raw writes it as it is stored".to_owned());
     }
-    if let Some(SaveFault::Index) = error.detail() {
-        return Some("choose one with --platform".to_owned());
+    match error.detail() {
+        Some(SaveFault::Index) => return Some("choose one with --platform".to_owned()),
+        Some(SaveFault::Holds(_)) => return Some("leave --format docker out".to_owned()),
+        _ => {}
     }
     if let Some(words) = error.detail().and_then(of_conversion) {
         return Some(words.to_owned());

@@ -6,13 +6,16 @@ use serde_json::{Value, json};
 
 use super::layer::{Input, refuse_terminal};
 use super::load_args::Load;
+use super::path::Written;
 use super::progress::Doing;
 use super::session::Session;
 use super::size::Size;
 use super::terminal::table;
 use crate::blocking::blocking;
 use crate::images::Spooled;
-use crate::{Digest, Error, ListedImage, LoadOptions, LoadedImage, Reference, Result, digest, printable};
+use crate::{
+    Digest, Error, ListedImage, LoadOptions, LoadedImage, Reference, Result, digest, printable, reference,
+};
 
 pub(crate) async fn load(session: &Session, options: Load) -> Result<()> {
     let (archive, _spooled) = opened(session, &options).await?;
@@ -69,7 +72,14 @@ async fn opened(session: &Session, options: &Load) -> Result<(String, Option<Spo
         path if !session.context.backends.knows(path) && Path::new(path).is_dir() => {
             (format!("oci:{path}"), None)
         }
-        path if !session.context.backends.knows(path) => (format!("docker-archive:{path}"), None),
+        path if !session.context.backends.knows(path) => {
+            if !Path::new(path).exists() && !Written::is_path(path) && reference::parse(path).is_ok() {
+                let error = Error::not_found("no such archive").with_image(printable(path));
+                let hint = format!("`plyfold pull {}` fetches an image of a registry", printable(path));
+                return Err(error.with_hint(hint));
+            }
+            (format!("docker-archive:{path}"), None)
+        }
         uri if session.context.image(uri)?.is_remote(&session.context.backends) => {
             let error =
                 Error::config("this is a registry, and `load` uses no network").with_image(printable(uri));
@@ -104,6 +114,7 @@ fn document(image: &ListedImage) -> Value {
         "reference": image.reference.whole(),
         "digest": image.descriptor.digest(),
         "size": image.size,
+        "missing": image.missing,
         "platforms": image.platforms,
     })
 }
@@ -111,7 +122,11 @@ fn document(image: &ListedImage) -> Value {
 fn list(images: &[ListedImage]) -> String {
     let row = |image: &ListedImage| {
         let digest = image.descriptor.digest().to_string();
-        [image.reference.to_string(), digest, Size(image.size).to_string(), image.platforms.join(", ")]
+        let size = match image.missing {
+            0 => Size(image.size).to_string(),
+            missing => format!("{}, {} not here", Size(image.size), Size(missing)),
+        };
+        [image.reference.to_string(), digest, size, image.platforms.join(", ")]
     };
     table(["IMAGE", "DIGEST", "SIZE", "PLATFORMS"], &images.iter().map(row).collect::<Vec<_>>())
 }

@@ -65,11 +65,19 @@ pub(crate) async fn write(session: &Session, options: Save) -> Result<()> {
     if format == Form::Docker && session.terminal.loudness > Loudness::Quiet {
         session.terminal.say("note", "this form keeps the digests of configs, not those of manifests");
     }
-    let Some(size) = saved else { return Ok(()) };
+    let Some(saved) = saved else { return Ok(()) };
+    if !since.is_empty() && saved.left_out == 0 {
+        session
+            .terminal
+            .say("warning", "nothing is left out: the images share no layer with what --since names");
+    }
     let digests = if format == Form::Docker { "config" } else { "all" };
-    let document =
-        json!({ "images": texts, "path": out.display().to_string(), "size": size, "digests": digests });
-    session.terminal.show(&document, || format!("{}  {}\n", out.display(), Size(size)))
+    let document = json!({ "images": texts, "path": out.display().to_string(), "size": saved.size, "left_out": saved.left_out, "digests": digests });
+    let left_out = match saved.left_out {
+        0 => String::new(),
+        bytes => format!(", without {} that the receiver has", Size(bytes)),
+    };
+    session.terminal.show(&document, || format!("{}  {}{left_out}\n", out.display(), Size(saved.size)))
 }
 
 /// An image as [`Images::save`](crate::Images::save) takes it: one of the store is there.

@@ -84,6 +84,9 @@ impl Images {
             Some(_) => reference::by_digest(&loaded.reference, loaded.descriptor.digest()),
             None => loaded.reference.clone(),
         };
+        if reference::is_about_images(&name) {
+            return Ok(None);
+        }
         // Nothing is asked under `Never`.
         let nothing = self.cache.as_registry();
         for platform in platforms {

@@ -10,6 +10,16 @@ use super::Images;
 use crate::atomic_file::{AtomicFile, FileOptions};
 use crate::blocking::blocking;
 
+/// An archive that was written to a file.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Saved {
+    /// Bytes of the file.
+    pub size: u64,
+    /// Bytes of the blobs that were [left out](SaveOptions::since), because the receiver has them.
+    pub left_out: u64,
+}
+
 impl Images {
     /// Images as one archive, which is written while it is read: what `docker load`, `podman load` and
     /// [`Images::load`] read. Each is a name of the cache, or the URI of another place. Nothing is pulled.
@@ -21,7 +31,7 @@ impl Images {
         self.contents(images, options).await?.into_reader()
     }
 
-    /// As [`save`](Self::save), to a file, which appears complete or not at all; its size in bytes.
+    /// As [`save`](Self::save), to a file, which appears complete or not at all.
     ///
     /// # Errors
     /// As [`save`](Self::save) and [`Contents::write`]; [`Io`](crate::ErrorKind::Io).
@@ -31,14 +41,15 @@ impl Images {
         options: &SaveOptions,
         path: &Path,
         file: FileOptions,
-    ) -> Result<u64> {
+    ) -> Result<Saved> {
         let (contents, path) = (self.contents(images, options).await?, path.to_owned());
-        blocking(move |stop| {
+        let left_out = contents.left_out();
+        let size = blocking(move |stop| {
             let mut out = AtomicFile::replace(&path, file, stop)?;
             contents.write(&mut out, stop)?;
             out.publish()
-        })
-        .await
+        });
+        Ok(Saved { size: size.await?, left_out })
     }
 
     /// What an archive may [leave out](SaveOptions::since): all blobs that an image leads to, or, of a place without a name in

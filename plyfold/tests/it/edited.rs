@@ -4,8 +4,8 @@ use std::fs::{self, File};
 
 use plyfold::edit::{ConfigChange, Edit, EditFault, NewLayer};
 use plyfold::{
-    CacheProvider as _, CacheProviderExt as _, Error, ErrorKind, ImageSource as _, ImageSourceExt as _,
-    Images, LoadOptions, Platform, Platforms, Progress, Result, layer, reference,
+    CacheProvider as _, CacheProviderExt as _, Descriptor, Error, ErrorKind, ImageSource as _,
+    ImageSourceExt as _, Images, LoadOptions, Platform, Platforms, Progress, Result, layer, reference,
 };
 use plyfold_conformance::samples::{self, LayerBuilder, Sample};
 use serde_json::{Value, json};
@@ -140,7 +140,7 @@ async fn layers_are_compressed_on_request() {
     assert_eq!(digests[0], digests[1]);
 }
 
-async fn edited(images: &Images, edit: &Edit) -> Result<plyfold::Descriptor> {
+async fn edited(images: &Images, edit: &Edit) -> Result<Descriptor> {
     images.cache().edit(&reference::parse(NAME).unwrap(), edit, &reference::parse(NEW).unwrap()).await
 }
 
@@ -286,9 +286,22 @@ async fn what_no_image_can_have_is_refused() {
         (set(|config| config.workdir = text("srv")), EditFault::Relative("srv".into())),
         (set(|config| config.volumes = vec!["data".into()]), EditFault::Relative("data".into())),
         (set(|config| config.user = text("a\0b")), EditFault::Zero("the user")),
+        (set(|config| config.user = text("a:b:c")), EditFault::User("a:b:c".into())),
+        (set(|config| config.user = text("a:")), EditFault::User("a:".into())),
+        (set(|config| config.user = text(":b")), EditFault::User(":b".into())),
+        (set(|config| config.stop_signal = text("SIGFOO")), EditFault::Signal("SIGFOO".into())),
+        (set(|config| config.stop_signal = text("0")), EditFault::Signal("0".into())),
+        (set(|config| config.stop_signal = text("65")), EditFault::Signal("65".into())),
+        (set(|config| config.stop_signal = text("SIGRTMIN+31")), EditFault::Signal("SIGRTMIN+31".into())),
     ] {
         let error = refused(&images, &edit).await;
         assert_eq!(error.detail(), Some(&fault), "{error}");
+    }
+    for signal in ["SIGTERM", "term", "9", "64", "RTMIN+3", "SIGRTMAX-14", "SIGWINCH", ""] {
+        edited(&images, &set(|config| config.stop_signal = text(signal))).await.unwrap();
+    }
+    for user in ["", "0", "app", "app:staff", "1000:1000"] {
+        edited(&images, &set(|config| config.user = text(user))).await.unwrap();
     }
     let error = new_layer(b"no tar at all, but more than nothing").await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Corrupt, "{error}");
@@ -321,12 +334,11 @@ async fn a_docker_image_stays_one() {
     assert_eq!(error.detail(), Some(&EditFault::DockerAnnotation), "{error}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn of_an_index_the_images_that_are_here_are_changed() {
-    let (_folder, images) = stored(&samples::sparse_index()).await;
+/// An edit, and what it warns of.
+async fn warned(images: &Images) -> (Descriptor, Vec<String>) {
     let (progress, mut events) = Progress::channel();
     let edit = Edit { progress, ..set(|config| config.user = Some("1".to_owned())) };
-    let made = edited(&images, &edit).await.unwrap();
+    let made = edited(images, &edit).await.unwrap();
     drop(edit);
     let mut warnings = Vec::new();
     while let Some(event) = events.next().await {
@@ -334,6 +346,23 @@ async fn of_an_index_the_images_that_are_here_are_changed() {
             warnings.push(message);
         }
     }
+    (made, warnings)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attestations_are_left_out_and_a_warning_says_so() {
+    let (_folder, images) = stored(&samples::attested()).await;
+    let (made, warnings) = warned(&images).await;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains(" 2 attestations "), "{warnings:?}");
+    let index = images.cache().content(&made, 1 << 20).await.unwrap();
+    assert!(!String::from_utf8(index.to_vec()).unwrap().contains("attestation-manifest"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_an_index_the_images_that_are_here_are_changed() {
+    let (_folder, images) = stored(&samples::sparse_index()).await;
+    let (made, warnings) = warned(&images).await;
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(warnings[0].contains("1 of 2 images"), "{warnings:?}");
     let name = reference::parse(NEW).unwrap();

@@ -14,9 +14,10 @@ use plyfold::memory::MemoryRegistry;
 use plyfold::save::{ArchiveForm, SaveOptions};
 use plyfold::{
     Advice, CacheProviderExt as _, CopyOptions, ErrorKind, ImageRegistry as _, Images, LoadOptions,
-    MediaType, Platforms, copy, reference,
+    MediaType, Platforms, copy, digest, reference,
 };
 use plyfold_conformance::samples::{self, Sample};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt as _;
 
@@ -139,8 +140,17 @@ async fn a_delta_is_loaded_over_its_base() {
     let path = folder.path().join("delta.tar");
     let base = images.save_base(NAME).await.unwrap();
     let since = SaveOptions { since: vec![base], ..SaveOptions::default() };
-    images.save_to(&[NAME], &since, &path, FileOptions::default()).await.unwrap();
+    let saved = images.save_to(&[NAME], &since, &path, FileOptions::default()).await.unwrap();
+    assert_eq!(saved.size, fs::metadata(&path).unwrap().len());
     let archive = format!("oci-archive:{}", path.display());
+    let listed = images.list_images(&archive).await.unwrap().remove(0);
+    assert!(saved.left_out > 0 && listed.missing == saved.left_out, "{saved:?} {listed:?}");
+    let whole = folder.path().join("whole.tar");
+    let saved =
+        images.save_to(&[NAME], &SaveOptions::default(), &whole, FileOptions::default()).await.unwrap();
+    assert_eq!(saved.left_out, 0);
+    let whole = images.list_images(&format!("oci-archive:{}", whole.display())).await.unwrap().remove(0);
+    assert_eq!((whole.missing, whole.size), (0, listed.size));
     let loaded = images.load(&archive, LoadOptions::default()).await.unwrap();
     assert_eq!(loaded[0].digest, *sample.top.digest());
     let other = open(&folder.path().join("other")).await;
@@ -183,6 +193,36 @@ async fn referrers_are_saved_and_loaded() {
 }
 
 /// A blob of the store that is not what it should be, in one of two ways: nothing is there afterwards.
+/// A signature says by its tag what it is, whatever its configuration.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signature_needs_no_config_of_an_image() {
+    let (sample, folder) = (samples::image(), TempDir::new().unwrap());
+    let layout = folder.path().join("layout");
+    samples::write_layout(&layout, &[(NAME.to_owned(), &sample)]).unwrap();
+    let put = |media_type: &str, bytes: &[u8]| {
+        let digest = digest::sha256(bytes);
+        fs::write(layout.join("blobs/sha256").join(digest.digest()), bytes).unwrap();
+        json!({ "mediaType": media_type, "digest": digest, "size": bytes.len() })
+    };
+    let kind = MediaType::ImageManifest.to_string();
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": kind, "config": put(MediaType::ImageConfig.as_ref(), b"{}"),
+        "layers": [put("application/vnd.dev.cosign.simplesigning.v1+json", b"signed")],
+    });
+    let mut entry = put(&kind, manifest.to_string().as_bytes());
+    let tag = format!("{}.sig", sample.top.digest().to_string().replace(':', "-"));
+    let name = format!("registry.example/org/app:{tag}");
+    entry["annotations"] =
+        json!({ "org.opencontainers.image.ref.name": tag, "io.containerd.image.name": name });
+    let mut index: Value = serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
+    index["manifests"].as_array_mut().unwrap().push(entry);
+    fs::write(layout.join("index.json"), index.to_string()).unwrap();
+    let images = open(&folder.path().join("store")).await;
+    let loaded = images.load(&format!("oci:{}", layout.display()), LoadOptions::default()).await.unwrap();
+    let names: BTreeSet<_> = loaded.iter().map(|image| image.reference.whole()).collect();
+    assert_eq!(names, BTreeSet::from([NAME.to_owned(), name]));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_store_gives_no_archive() {
     for cut in [false, true] {

@@ -7,7 +7,7 @@ use crate::backend::Opened;
 use crate::beside::is_beside;
 use crate::manifest::{Document, RawManifest, is_document, limits};
 use crate::registry::PushSession;
-use crate::{Descriptor, Error, Platform, Reference, Result, select};
+use crate::{BlobRange, Descriptor, Error, Platform, Reference, Result, select};
 
 /// An image of an archive or a layout.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub struct ListedImage {
     pub platforms: Vec<String>,
     /// Bytes of all that it leads to, as far as the documents are there, each digest once.
     pub size: u64,
+    /// Bytes of the layers and configs among them that are not there: a delta archive leaves out what the receiver has.
+    pub missing: u64,
 }
 
 /// The images of an opened archive or layout, or the one that was chosen. Layers are not read.
@@ -32,21 +34,23 @@ pub async fn list_images(from: &Opened) -> Result<Vec<ListedImage>> {
     if names.is_empty() {
         return Err(from.nameless());
     }
+    let is_delta = !from.registry.bases().await?.is_empty();
     let mut listed = Vec::with_capacity(names.len());
     for name in names {
-        listed.extend(image(from, &name).await.map_err(|e| e.with_image(&name))?);
+        listed.extend(image(from, &name, is_delta).await.map_err(|e| e.with_image(&name))?);
     }
     Ok(listed)
 }
 
 /// `None` for what comes with an image.
-async fn image(from: &Opened, name: &Reference) -> Result<Option<ListedImage>> {
+async fn image(from: &Opened, name: &Reference, is_delta: bool) -> Result<Option<ListedImage>> {
     let top = select::raw(&from.registry, name).await?;
     if from.reference.is_none() && is_beside(&*from.registry, name, &top).await? {
         return Ok(None);
     }
     let descriptor = top.descriptor().clone();
-    let (mut platforms, mut size, mut known) = (BTreeSet::new(), descriptor.size(), HashSet::new());
+    let (mut platforms, mut known) = (BTreeSet::new(), HashSet::new());
+    let (mut size, mut missing) = (descriptor.size(), 0_u64);
     known.insert(descriptor.digest().clone());
     let mut left = vec![(top, None::<Platform>, limits::NESTING)];
     while let Some((raw, platform, depth)) = left.pop() {
@@ -63,6 +67,11 @@ async fn image(from: &Opened, name: &Reference) -> Result<Option<ListedImage>> {
             }
             if !is_document(blob.media_type()) {
                 size = size.saturating_add(blob.size());
+                // Opened, and not read.
+                if is_delta && Error::found(from.registry.blob(name, &blob, BlobRange::FULL).await)?.is_none()
+                {
+                    missing = missing.saturating_add(blob.size());
+                }
             } else if depth > 0
                 && let Some(child) = Error::found(select::child(&from.registry, name, &blob).await)?
             {
@@ -72,7 +81,7 @@ async fn image(from: &Opened, name: &Reference) -> Result<Option<ListedImage>> {
         }
     }
     let platforms = platforms.into_iter().collect();
-    Ok(Some(ListedImage { reference: name.clone(), descriptor, platforms, size }))
+    Ok(Some(ListedImage { reference: name.clone(), descriptor, platforms, size, missing }))
 }
 
 /// What an image is for, by the index that lists it or by its config; `None` for artifacts and attestations.
