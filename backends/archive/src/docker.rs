@@ -1,6 +1,6 @@
 //! The form of `docker save` before version 25: `manifest.json`, configs, uncompressed layers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Read as _;
 use std::path::Path;
 
@@ -43,10 +43,30 @@ pub(crate) type Configs = HashMap<Digest, Vec<Configured>>;
 #[derive(Debug)]
 pub(crate) struct Known {
     pub(crate) configs: Configs,
-    /// The names of each entry, but for one that is derived from the archive's.
-    pub(crate) names: HashMap<Digest, Vec<Reference>>,
-    /// The repository of names that are a tag alone.
-    pub(crate) local: String,
+    /// The names of each entry that has any, but for one that is derived from the archive's.
+    pub(crate) names: HashMap<Digest, EntryNames>,
+}
+
+/// The names of an entry of `index.json`.
+#[derive(Debug, Default)]
+pub(crate) struct EntryNames {
+    whole: HashSet<Reference>,
+    /// Tags of names that are a tag alone.
+    local: HashSet<String>,
+    has_tag: bool,
+}
+
+impl EntryNames {
+    /// Adds a name; `local` is the repository of names that are a tag alone.
+    pub(crate) fn add(&mut self, name: Reference, local: &str) {
+        if let Some(tag) = name.tag() {
+            self.has_tag = true;
+            if reference::repository_of(&name) == local {
+                self.local.insert(tag.to_owned());
+            }
+        }
+        self.whole.insert(name);
+    }
 }
 
 impl Known {
@@ -55,12 +75,10 @@ impl Known {
     fn may_be(&self, entry: &Digest, tags: &[Reference]) -> bool {
         let Some(names) = self.names.get(entry) else { return true };
         if tags.is_empty() {
-            return names.iter().all(|name| name.tag().is_none());
+            return !names.has_tag;
         }
-        let is_local = |name: &Reference| reference::repository_of(name) == self.local;
-        names.iter().any(|name| {
-            tags.contains(name) || is_local(name) && tags.iter().any(|tag| tag.tag() == name.tag())
-        })
+        tags.iter()
+            .any(|name| names.whole.contains(name) || name.tag().is_some_and(|tag| names.local.contains(tag)))
     }
 }
 

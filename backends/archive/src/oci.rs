@@ -12,7 +12,7 @@ use plyfold_core::layout_index::{
 use plyfold_core::manifest::{Document, limits};
 use plyfold_core::{Descriptor, Digest, RawManifest, Reference, Result, reference};
 
-use crate::docker::{Configs, Configured, DockerImage, Known};
+use crate::docker::{Configs, Configured, DockerImage, EntryNames, Known};
 use crate::members::{Member, Members};
 
 /// The images of an oci-archive.
@@ -65,20 +65,21 @@ impl OciImages {
 
     /// What the other list is compared with.
     pub(crate) fn known(&self, path: &Path) -> Result<Known> {
-        let mut names: HashMap<Digest, Vec<Reference>> = HashMap::new();
+        let mut names: HashMap<Digest, EntryNames> = HashMap::new();
+        let local = reference::repository_of(&reference::local(path, "latest")?);
         if !self.bytes.is_empty() {
             // As it was written: of several entries with one name one alone has it in `index`.
             let mut index = LayoutIndex::parse(&self.bytes, path)?;
             index.forget_derived_names();
             for (name, entry) in index.names() {
-                names.entry(entry.digest().clone()).or_default().push(match name.tag() {
+                let name = match name.tag() {
                     Some(tag) => reference::parse(&format!("{}:{tag}", reference::repository_of(&name)))?,
                     None => name,
-                });
+                };
+                names.entry(entry.digest().clone()).or_default().add(name, &local);
             }
         }
-        let local = reference::repository_of(&reference::local(path, "latest")?);
-        Ok(Known { configs: self.configs(), names, local })
+        Ok(Known { configs: self.configs(), names })
     }
 
     /// The configs of all images with the manifests that have them, as far as they can be read.
@@ -86,8 +87,11 @@ impl OciImages {
         /// Bytes of manifests that are read, and their number. An image beyond is one more image of `manifest.json`.
         const BYTES: u64 = 64 << 20;
         const DOCUMENTS: usize = 1 << 14;
-        let (mut configs, mut bytes) = (Configs::new(), 0_u64);
-        let entries = self.index.entries().map(|entry| (entry.clone(), entry.digest().clone(), 0));
+        /// Manifests with one config, each of which is compared with each item of `manifest.json`.
+        const SAME: usize = 256;
+        let (mut configs, mut bytes, mut seen) = (Configs::new(), 0_u64, HashSet::new());
+        let entries = self.index.entries().filter(|entry| seen.insert(entry.digest().clone()));
+        let entries = entries.map(|entry| (entry.clone(), entry.digest().clone(), 0));
         let mut left: Vec<(Descriptor, Digest, usize)> = entries.collect();
         for _ in 0..DOCUMENTS {
             let Some((descriptor, entry, depth)) = left.pop() else { break };
@@ -99,11 +103,10 @@ impl OciImages {
             match raw.document() {
                 Document::Manifest(manifest) => {
                     let layers = manifest.layers().len();
-                    configs.entry(manifest.config().digest().clone()).or_default().push(Configured {
-                        entry,
-                        layers,
-                        depth,
-                    });
+                    let same = configs.entry(manifest.config().digest().clone()).or_default();
+                    if same.len() < SAME {
+                        same.push(Configured { entry, layers, depth });
+                    }
                 }
                 Document::Index(index) if depth < limits::NESTING && left.len() < DOCUMENTS => {
                     let children = index.manifests().iter().cloned();

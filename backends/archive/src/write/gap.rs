@@ -18,15 +18,30 @@ pub(super) fn note(file: &File, (start, wanted): (u64, u64), there: u64) -> io::
 /// What was noted; `None` for a blob that is complete.
 pub(super) fn noted(file: &File, (start, wanted): (u64, u64)) -> io::Result<Option<u64>> {
     let Some(room) = wanted.checked_sub(NOTE) else { return Ok(None) };
-    let (mut mark, mut there) = (MARK, [0; 8]);
-    mark.fill(0);
-    match file.read_exact_at(&mut mark, start + room) {
+    let mut note = [0; NOTE as usize];
+    match file.read_exact_at(&mut note, start + room) {
+        // Content may end anywhere in it, and look like a note.
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         read => read?,
     }
-    if mark != MARK {
-        return Ok(None);
+    let there = note.strip_prefix(&MARK).and_then(|there| there.try_into().ok()).map(u64::from_le_bytes);
+    Ok(there.filter(|there| *there <= room))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_that_is_cut_off_is_none() {
+        let file = tempfile::tempfile().unwrap();
+        let place = (512, 1000);
+        assert_eq!(noted(&file, place).unwrap(), None);
+        note(&file, place, 300).unwrap();
+        assert_eq!(noted(&file, place).unwrap(), Some(300));
+        for length in [512, 512 + 1000 - NOTE + 24, 512 + 999] {
+            file.set_len(length).unwrap();
+            assert_eq!(noted(&file, place).unwrap(), None, "{length}");
+        }
     }
-    file.read_exact_at(&mut there, start + room + MARK.len() as u64)?;
-    Ok(Some(u64::from_le_bytes(there)).filter(|there| *there <= room))
 }

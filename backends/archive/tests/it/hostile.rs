@@ -5,8 +5,9 @@ use std::io::Write as _;
 use plyfold_archive::{Archive, Config};
 use plyfold_core::memory::MemoryCache;
 use plyfold_core::{
-    Backends, BlobRange, CacheProviderExt, ErrorKind, ImageRegistry, ImageRegistryExt, ImageSource,
-    ImageSourceExt, Opened, Options, Platform, PullOptions, Reference, Result, pull, reference,
+    Backends, BlobRange, CacheProviderExt, Descriptor, ErrorKind, ImageRegistry, ImageRegistryExt,
+    ImageSource, ImageSourceExt, MediaType, Opened, Options, Platform, PullOptions, RawManifest, Reference,
+    Result, digest, pull, reference,
 };
 
 use crate::build::{OnDisk, Tar, config, config_name, layer, manifest};
@@ -103,7 +104,7 @@ async fn a_config_is_named_by_what_it_hashes_to() {
     let tar = Tar::new().file("manifest.json", text).file("config.json", config()).file("a", layer());
     let disk = OnDisk::new(&tar.bytes());
     let source = disk.archive().image(&name("example.com/app:1"), &linux()).await.unwrap();
-    let id = plyfold_core::digest::sha256(&config());
+    let id = digest::sha256(&config());
     assert_eq!(*source.manifest().unwrap().config().digest(), id);
     assert_eq!(source.config().await.unwrap().bytes(), &config());
 }
@@ -348,4 +349,44 @@ fn a_silent_pipe_is_waited_for_no_longer_than_its_caller_does() {
     });
     ended.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
     drop((reader, writer));
+}
+
+/// Compared with each other the names would take hours.
+#[tokio::test]
+async fn thousands_of_names_of_one_image_in_both_lists_are_read() {
+    let start = std::time::Instant::now();
+    let config = config();
+    let blob_of =
+        |kind: MediaType, bytes: &[u8]| Descriptor::new(kind, bytes.len() as u64, digest::sha256(bytes));
+    let document = serde_json::json!({
+        "schemaVersion": 2, "config": blob_of(MediaType::ImageConfig, &config),
+        "layers": [blob_of(MediaType::ImageLayer, &layer())],
+    });
+    let image = RawManifest::new(document.to_string(), Some(&MediaType::ImageManifest)).unwrap();
+    let blob = |digest: &str| format!("blobs/sha256/{digest}");
+    let entries: Vec<_> = (0..3000)
+        .map(|at| {
+            let mut entry = serde_json::to_value(image.descriptor()).unwrap();
+            entry["annotations"] = serde_json::json!({
+                "io.containerd.image.name": format!("a.lan/a:{at}"), "org.opencontainers.image.ref.name": at.to_string(),
+            });
+            entry
+        })
+        .collect();
+    let index = serde_json::json!({ "schemaVersion": 2, "manifests": entries });
+    let config_name = blob(digest::sha256(&config).digest());
+    let items: Vec<_> = (0..3000)
+        .map(|at| serde_json::json!({ "Config": config_name, "RepoTags": [format!("b.lan/b:{at}")], "Layers": ["l"] }))
+        .collect();
+    let tar = Tar::new()
+        .file("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#)
+        .file("index.json", index.to_string())
+        .file("manifest.json", serde_json::Value::from(items).to_string())
+        .file(&blob(image.digest().digest()), image.bytes())
+        .file(&config_name, config)
+        .file("l", layer());
+    let disk = OnDisk::new(&tar.bytes());
+    let opened = Opened { registry: Box::new(disk.archive()), reference: None };
+    assert_eq!(opened.references().await.unwrap().len(), 6000);
+    assert!(start.elapsed() < std::time::Duration::from_secs(60), "{:?}", start.elapsed());
 }

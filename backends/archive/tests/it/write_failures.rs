@@ -69,6 +69,20 @@ async fn a_writer_that_is_cancelled_at_its_begin_keeps_what_was_left() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
 }
 
+/// A manifest may declare what no file can have: nothing is kept of that, and others are stored.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_a_blob_that_no_file_can_have_is_dropped() {
+    for size in [1 << 45, 1 << 62] {
+        let (_folder, path) = new();
+        let archive = open(&path);
+        let huge = Descriptor::new(plyfold_core::MediaType::ImageLayer, size, digest::sha256(b"huge"));
+        let broken = Err(Error::new(ErrorKind::Unavailable, "the transfer breaks"));
+        let part = Blob::new(&huge, stream::iter([Ok(vec![1; 5000].into()), broken])).unwrap();
+        assert_eq!(*archive.push_blob(&name(NAME), part).await.unwrap_err().kind(), ErrorKind::Unavailable);
+        store(&archive, &samples::image()).await;
+    }
+}
+
 /// What has come of a blob is kept when others come before its rest, also by another writer, and whenever that ends.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_part_is_kept_when_another_blob_comes_first() {
