@@ -9,6 +9,7 @@ use std::path::Path;
 
 use plyfold_core::{Error, Result};
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 use crate::files;
 
@@ -17,17 +18,29 @@ pub(super) const RECORD: &str = ".plyfold-written";
 /// Bytes of it that are read.
 const LIMIT: u64 = 16 << 20;
 
+/// What the record is another's by: a link, a folder or a pipe stands in its place, or this user may not write to it.
+const OTHERS: [Errno; 5] = [Errno::ACCESS, Errno::ISDIR, Errno::LOOP, Errno::NXIO, Errno::PERM];
+
 /// Names of files, with the numbers of their inodes: another program may write a file of the same name.
 pub(super) type Written = HashSet<(String, u64)>;
 
-/// Records a file that is about to get this name.
+/// Records a file that is about to get this name, where the record is or can be a file of this user's own. Without it the file stays
+/// when the copy is killed.
 pub(super) fn add(folder: &Path, name: &str, file: &File) -> Result<()> {
     let path = folder.join(RECORD);
     let writing = |e| Error::io(format!("writing {}", path.display()), e);
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     let line = format!("{name} {}\n", file.metadata().map_err(writing)?.ino());
     let record = OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(&path);
-    let mut record = record.map_err(writing)?;
+    let mut record = match record {
+        Err(e) if OTHERS.contains(&Errno::from_io_error(&e).unwrap_or(Errno::IO)) => return Ok(()),
+        record => record.map_err(writing)?,
+    };
+    // A hard link may lead to a file elsewhere.
+    let found = record.metadata().map_err(writing)?;
+    if !found.is_file() || found.nlink() != 1 {
+        return Ok(());
+    }
     // In one piece, also where several processes do so.
     record.write_all(line.as_bytes()).and_then(|()| record.sync_data()).map_err(writing)
 }
@@ -36,7 +49,11 @@ pub(super) fn add(folder: &Path, name: &str, file: &File) -> Result<()> {
 pub(super) fn read(folder: &Path) -> Result<Written> {
     let path = folder.join(RECORD);
     let reading = |e| Error::io(format!("reading {}", path.display()), e);
-    let Some(file) = files::open(&path).map_err(reading)? else { return Ok(Written::new()) };
+    let file = match files::open(&path) {
+        Err(e) if OTHERS.contains(&Errno::from_io_error(&e).unwrap_or(Errno::IO)) => None,
+        opened => opened.map_err(reading)?,
+    };
+    let Some(file) = file else { return Ok(Written::new()) };
     let mut bytes = Vec::new();
     file.take(LIMIT).read_to_end(&mut bytes).map_err(reading)?;
     let text = String::from_utf8_lossy(&bytes);

@@ -166,6 +166,22 @@ async fn what_other_programs_write_is_left_alone() {
     assert!(theirs.exists());
 }
 
+/// What stands in the place of the record and is not this user's own file is neither written nor in the way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_of_others_is_not_written() {
+    let image = one_layer("image");
+    let (outside, folder) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (victim, record) = (outside.path().join("victim"), folder.path().join(".plyfold-written"));
+    fs::write(&victim, "as it was").unwrap();
+    let link: fn(&Path, &Path) -> std::io::Result<()> = |from, to| fs::hard_link(from, to);
+    for made in [link, |from, to| std::os::unix::fs::symlink(from, to), |_, to| fs::create_dir(to)] {
+        made(&victim, &record).unwrap();
+        copied(&image, &directory(folder.path())).await.unwrap();
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "as it was");
+        let _ = fs::remove_file(&record);
+    }
+}
+
 /// It is removed with the next image, unless a copy that has not ended may need it.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_cancelled_copy_has_left_is_removed() {
