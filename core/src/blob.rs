@@ -85,6 +85,7 @@ pub struct Blob {
     hasher: Option<Hasher>,
     stream: Option<BoxStream<'static, Result<Bytes>>>,
     file: Option<File>,
+    xxh3: Option<u64>,
 }
 
 impl Blob {
@@ -114,6 +115,7 @@ impl Blob {
         Ok(Self {
             endpoint: None,
             file: None,
+            xxh3: None,
             hasher: is_whole.then(|| Hasher::like(descriptor.digest())).transpose()?,
             length: range.end.saturating_sub(range.start),
             offset: range.start,
@@ -201,6 +203,19 @@ impl Blob {
     /// read to its end, and others may write to it.
     pub fn take_file(&mut self) -> Option<File> {
         self.file.take()
+    }
+
+    /// Says what [checksum](crate::xxh3::Xxh3) all of the blob had when its digest was last verified, where only
+    /// who keeps the blob can have written that.
+    #[must_use]
+    pub fn with_xxh3(mut self, xxh3: Option<u64>) -> Self {
+        self.xxh3 = xxh3;
+        self
+    }
+
+    /// The checksum of [`with_xxh3`](Self::with_xxh3).
+    pub fn xxh3(&self) -> Option<u64> {
+        self.xxh3
     }
 
     /// Where in the blob the first byte of this read stands.

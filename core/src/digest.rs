@@ -75,7 +75,7 @@ pub fn chain_id(diff_ids: &[Digest]) -> Option<Digest> {
 }
 
 /// Hands over all that a reader still has; how many bytes that is.
-pub(crate) fn read_all(mut reader: impl io::Read, mut each: impl FnMut(&[u8])) -> io::Result<u64> {
+pub fn read_all(mut reader: impl io::Read, mut each: impl FnMut(&[u8])) -> io::Result<u64> {
     let (mut chunk, mut size) = (vec![0; 256 << 10], 0);
     loop {
         match reader.read(&mut chunk) {

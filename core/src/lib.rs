@@ -68,6 +68,7 @@ mod shared;
 mod size;
 mod strict;
 mod tar_out;
+pub mod xxh3;
 
 /// The documents of the OCI specifications, as the rest of the ecosystem holds them.
 pub use oci_spec;

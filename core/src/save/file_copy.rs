@@ -1,4 +1,5 @@
-//! Blobs that are files: one thread copies a blob, and another one hashes it.
+//! Blobs that are files: one thread copies a blob, and another one hashes it. Where a checksum is known, that is compared while
+//! the blob is copied.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -9,11 +10,14 @@ use std::thread::{self, JoinHandle};
 
 use crate::blocking::Stop;
 use crate::digest::Hasher;
+use crate::xxh3::Xxh3;
 use crate::{Descriptor, Error, ErrorKind, Mismatch, Result};
 
 /// Bytes that are read and written at once: smaller ones cost more in threads that wake each other. Writes end at its multiples
 /// in the output: a page that two writes share costs both.
 const PIECE: usize = 512 << 10;
+/// The same where one thread does both: it stays in the cache of the processor.
+const KNOWN_PIECE: usize = 128 << 10;
 /// Pieces that wait to be hashed.
 const IN_FLIGHT: usize = 8;
 
@@ -24,6 +28,45 @@ pub(super) struct FileCopy {
     /// Takes pieces to the thread that hashes, and brings them back.
     to_check: SyncSender<Vec<u8>>,
     checked: Receiver<Vec<u8>>,
+}
+
+/// Copies a blob whose checksum is known behind the `written` bytes of `out`. Where the checksum is another one, the digest
+/// decides.
+pub(super) fn copy_known(
+    blob: &Descriptor,
+    file: &File,
+    checksum: u64,
+    (out, written): (&mut (impl Write + ?Sized), u64),
+    stop: &Stop,
+) -> Result<()> {
+    let (mut sum, mut piece) = (Xxh3::default(), vec![0; KNOWN_PIECE]);
+    let mut at = 0;
+    while at < blob.size() {
+        stop.check()?;
+        let length =
+            (KNOWN_PIECE as u64 - (written + at) % KNOWN_PIECE as u64).min(blob.size() - at) as usize;
+        let piece = &mut piece[..length];
+        match file.read_exact_at(piece, at) {
+            // One that is too short is damaged: its digest says so.
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => break,
+            read => read.map_err(|e| Error::io("reading a blob", e))?,
+        }
+        sum.update(piece);
+        out.write_all(piece).map_err(|e| Error::io("writing the tar", e))?;
+        at += length as u64;
+    }
+    let size = file.metadata().map_err(|e| Error::io("reading the size of a blob", e))?.len();
+    let written = sum.finish();
+    if (at, size, written) == (blob.size(), blob.size(), checksum) {
+        return Ok(());
+    }
+    let mut check =
+        Check { file, blob, hasher: Hasher::like(blob.digest())?, at: 0, sum: Some(Xxh3::default()) };
+    check.rest(stop)?;
+    let (of_file, held) = (check.sum.take().map(|sum| sum.finish()), check.at);
+    check.end()?;
+    // The file is right, and was another one while it was copied.
+    if of_file == Some(written) { Ok(()) } else { Err(Mismatch::of(blob, None, held).into()) }
 }
 
 /// The thread that hashes it.
@@ -38,7 +81,7 @@ impl FileCopy {
         let (back, checked) = mpsc::channel::<Vec<u8>>();
         let (blob, stop, of_check) = (blob.clone(), stop.clone(), Arc::clone(&file));
         let check = move || {
-            let mut check = Check { file: &of_check, blob: &blob, hasher: start, at: 0 };
+            let mut check = Check { file: &of_check, blob: &blob, hasher: start, at: 0, sum: None };
             for piece in pieces {
                 check.take(&piece);
                 // The copy may have ended.
@@ -82,11 +125,14 @@ struct Check<'a> {
     blob: &'a Descriptor,
     hasher: Hasher,
     at: u64,
+    /// Where the checksum of the file is asked for, too.
+    sum: Option<Xxh3>,
 }
 
 impl Check<'_> {
     fn take(&mut self, bytes: &[u8]) {
         self.hasher.update(bytes);
+        self.sum.iter_mut().for_each(|sum| sum.update(bytes));
         self.at += bytes.len() as u64;
     }
 
@@ -182,6 +228,62 @@ mod tests {
         copy.write(&mut out, 0, &stop).unwrap();
         assert!(out.1 != content);
         assert_eq!(*check.outcome().unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+
+    fn copied_known(content: &[u8], blob: &Descriptor, xxh3: u64) -> (Vec<u8>, Result<()>) {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(content).unwrap();
+        let mut out = Vec::new();
+        let outcome = copy_known(blob, &file, xxh3, (&mut out, 512), &Stop::default());
+        (out, outcome)
+    }
+
+    #[test]
+    fn a_known_checksum_is_compared_and_the_digest_decides() {
+        for size in [0, 1, KNOWN_PIECE - 512, KNOWN_PIECE, KNOWN_PIECE * 4 + 1] {
+            let content: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
+            let blob = Descriptor::new("text/plain".into(), size as u64, sha256(&content));
+            let mut sum = Xxh3::default();
+            sum.update(&content);
+            for xxh3 in [sum.finish(), sum.finish() + 1] {
+                let (bytes, outcome) = copied_known(&content, &blob, xxh3);
+                outcome.unwrap();
+                assert!(bytes == content);
+                let mut others = vec![[&*content, b"+"].concat()];
+                if let Some((last, rest)) = content.split_last() {
+                    others.extend([rest.to_vec(), [rest, &[last ^ 1]].concat()]);
+                }
+                for other in others {
+                    let outcome = copied_known(&other, &blob, xxh3).1;
+                    assert_eq!(*outcome.unwrap_err().kind(), ErrorKind::Corrupt, "{size}");
+                }
+            }
+        }
+        // The file is right again when its digest is computed; what was written is not.
+        let content = vec![7; KNOWN_PIECE * 8];
+        let blob = Descriptor::new("text/plain".into(), content.len() as u64, sha256(&content));
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&content, 0).unwrap();
+        file.write_all_at(b"changed", 100).unwrap();
+        let mut out = Mending(file.try_clone().unwrap(), Vec::new());
+        let outcome = copy_known(&blob, &file, 0, (&mut out, 0), &Stop::default());
+        assert!(out.1 != content);
+        assert_eq!(*outcome.unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+
+    /// An output that mends the file when it has taken the damaged bytes.
+    struct Mending(File, Vec<u8>);
+
+    impl Write for Mending {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.1.extend_from_slice(bytes);
+            self.0.write_all_at(&[7; 7], 100)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use futures_util::FutureExt as _;
 use tokio::runtime::Handle;
 
 use super::expand::expanded;
-use super::file_copy::{FileCheck, FileCopy};
+use super::file_copy::{self, FileCheck, FileCopy};
 use super::gather::SaveImage;
 use super::member::{Member, Members};
 use super::options::SaveOptions;
@@ -117,7 +117,13 @@ impl<'a> Writing<'a> {
         };
         self.tar.member(name, blob.size())?;
         if let Some(file) = opened.take_file() {
-            return self.file(image, blob, file, started);
+            let Some(checksum) = opened.xxh3() else { return self.file(image, blob, file, started) };
+            let (written, stop) = (self.tar.written(), self.stop);
+            self.tar.data_by(blob.size(), |out| {
+                file_copy::copy_known(blob, &file, checksum, (out, written), stop)
+            })?;
+            started.done();
+            return self.tar.pad();
         }
         self.streamed(source.resumed(opened, row)?, blob.digest())?;
         started.done();

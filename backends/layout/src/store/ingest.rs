@@ -7,14 +7,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use plyfold_core::digest::Hasher;
+use plyfold_core::digest::{self, Hasher};
 use plyfold_core::worker::Workers;
+use plyfold_core::xxh3::Xxh3;
 use plyfold_core::{BlobWriter, Descriptor, Digest, Error, ErrorKind, Ingest, Mismatch, Result};
 use tokio::sync::{mpsc, oneshot};
 
 use super::paths::name_of;
 use super::quarantine::quarantine;
 use super::queue::Queued;
+use super::xxh3;
 use crate::durable::{self, Temp};
 use crate::root::{PathKind, Root};
 
@@ -154,6 +156,7 @@ struct Partial {
     temp: Temp,
     file: BufWriter<File>,
     hasher: Hasher,
+    xxh3: Xxh3,
     length: u64,
 }
 
@@ -164,13 +167,19 @@ impl Partial {
         let hasher = Hasher::like(blob.digest())?;
         let held = temp.file().metadata().map_err(at)?.len();
         let file = BufWriter::with_capacity(BUFFER, temp.share()?);
-        let mut partial = Self { root, blob, temp, file, hasher, length: 0 };
+        let xxh3 = Xxh3::default();
+        let mut partial = Self { root, blob, temp, file, hasher, xxh3, length: 0 };
         if held > partial.blob.size() {
             partial.restart()?;
             return Ok(partial);
         }
         if held > 0 {
-            partial.length = partial.hasher.read_all(partial.temp.file()).map_err(at)?;
+            let Self { temp, hasher, xxh3, .. } = &mut partial;
+            let read = digest::read_all(temp.file(), |bytes| {
+                hasher.update(bytes);
+                xxh3.update(bytes);
+            });
+            partial.length = read.map_err(at)?;
         }
         Ok(partial)
     }
@@ -198,6 +207,7 @@ impl Partial {
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.hasher.update(bytes);
+        self.xxh3.update(bytes);
         self.length += bytes.len() as u64;
         self.file.write_all(bytes).map_err(|e| self.at(e))
     }
@@ -210,6 +220,7 @@ impl Partial {
         self.flush()?;
         self.length = 0;
         self.hasher = Hasher::like(self.blob.digest())?;
+        self.xxh3 = Xxh3::default();
         let file = self.temp.file();
         let emptied = file.set_len(0).and_then(|()| file.seek(SeekFrom::Start(0)));
         emptied.map(drop).map_err(|e| self.at(e))
@@ -217,11 +228,13 @@ impl Partial {
 
     fn publish(mut self) -> Result<()> {
         self.flush()?;
-        let Self { root, blob, temp, file: _held, hasher, length } = self;
+        let Self { root, blob, mut temp, file: _held, hasher, xxh3, length } = self;
         let actual = hasher.finish();
         if length != blob.size() || actual != *blob.digest() {
             return Err(mismatch(&blob, Some(actual), length));
         }
+        let keeping = |e| Error::io(format!("writing {}", blob.digest()), e);
+        xxh3::keep(temp.file(), xxh3.finish()).map_err(keeping)?;
         durable::folder(&root, &["blobs", blob.digest().algorithm().as_ref()], root.private)?;
         temp.publish(&root.blob_path(blob.digest()), root.mode(0o444))
     }

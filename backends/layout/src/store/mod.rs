@@ -20,5 +20,6 @@ mod reading;
 mod remains;
 mod sidecar;
 mod verify;
+mod xxh3;
 
 pub use handle::Store;

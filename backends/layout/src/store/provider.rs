@@ -18,7 +18,7 @@ use plyfold_core::{
 use super::handle::Store;
 use super::index::{change_locked, check_present};
 use super::queue::NAMES;
-use super::{artifact, collect, ingest, paths, quarantine, verify};
+use super::{artifact, collect, ingest, paths, quarantine, verify, xxh3};
 use crate::durable;
 use crate::files;
 
@@ -45,7 +45,8 @@ impl CacheProvider for Store {
             file.seek(SeekFrom::Start(start)).map_err(|e| Error::io("seeking in a blob", e))?;
             // Callers may use the bytes where they lie.
             let same = file.try_clone().map_err(|e| Error::io("opening a blob", e))?;
-            Ok(Blob::from_reader(wanted, range, file)?.with_file(same))
+            let xxh3 = xxh3::of(&same);
+            Ok(Blob::from_reader(wanted, range, file)?.with_file(same).with_xxh3(xxh3))
         });
         opened.await
     }

@@ -14,6 +14,7 @@ mod referrers;
 mod store;
 mod verify;
 mod waiting;
+mod xxh3;
 
 use std::path::{Path, PathBuf};
 
