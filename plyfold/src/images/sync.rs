@@ -123,7 +123,10 @@ async fn look(mut image: Chosen, target: &Target, options: &SyncOptions) -> Resu
     // A tag may move from now on: what was found is copied.
     image.image = reference::by_digest(&name, root.digest());
     let change = SyncChange::of(before.as_ref(), &after);
-    let is_there = change == SyncChange::Unchanged && is_complete(&image, &at, target).await?;
+    // On this machine a digest is found under whatever name, and is to stay when that name moves on.
+    let has_own_name = at.digest().is_none() || target.is_registry();
+    let is_there =
+        change == SyncChange::Unchanged && has_own_name && is_complete(&image, &at, target).await?;
     let (absent, referrers) = (Vec::new(), None);
     let name =
         SyncedName { name, target: at, before, after, change, absent, moved: 0, present: 0, referrers };

@@ -1,11 +1,12 @@
 //! Places as sources, and what they lack.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use plyfold::progress::Event;
 use plyfold::{
-    Advice, Digest, ErrorKind, Platform, Progress, PullOptions, SyncChange, SyncFault, SyncList, SyncOptions,
-    SyncTarget, reference,
+    Advice, Collect, Digest, ErrorKind, Platform, Progress, PullOptions, SyncChange, SyncFault, SyncList,
+    SyncOptions, SyncTarget, reference,
 };
 use plyfold_conformance::samples::{self, Sample, SampleImage};
 use plyfold_conformance::server::{Fault, FaultServer, On};
@@ -329,5 +330,29 @@ async fn a_registry_that_refuses_a_part_of_an_index_is_named_so() {
         assert!(error.message().contains("refuses an index of which not all is there"), "{status}: {error}");
         assert_eq!(error.advice(), Some(&Advice::RewriteIndex), "{status}: {error:?}");
         assert!(std::error::Error::source(&error).is_some(), "{status}: {error:?}");
+    }
+}
+
+/// An image by its digest stays when a name that it had moves on in the same run.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_digest_has_a_name_of_its_own() {
+    let (first, second) = (app(1), app(2));
+    let digest = first.top.digest();
+    for kind in KINDS {
+        let site = Site::new().await;
+        site.source.put("org/app", "rel", &first);
+        site.sync(&site.list("[[image]]\nname = \"HOST/org/app:rel\"\n"), kind).await.unwrap();
+        site.source.put("org/app", "rel", &second);
+        site.source.put("org/app", "old", &first);
+        let both =
+            format!("[[image]]\nname = \"HOST/org/app:rel\"\n[[image]]\nname = \"HOST/org/app@{digest}\"\n");
+        let report = site.sync(&site.list(&both), kind).await.unwrap();
+        assert_eq!(changes(&report), BTreeSet::from(["replaced", "unchanged"]), "{kind}");
+        site.images.collect(&Collect::default()).await.unwrap();
+        let place = site.place(kind).await;
+        for name in &report.names {
+            let found = place.resolve(&name.target).await.map(|found| found.digest().clone());
+            assert_eq!(found.as_ref().ok(), Some(&name.after), "{kind}: {found:?}");
+        }
     }
 }
