@@ -5,6 +5,7 @@ use crate::{FlatOptions, PullOptions, Result};
 use serde_json::json;
 
 use super::args::Export;
+use super::path;
 use super::pipe::{self, Pipe};
 use super::session::Session;
 use super::size::Size;
@@ -13,6 +14,7 @@ use super::size::Size;
 pub(crate) async fn write(session: &Session, options: Export) -> Result<()> {
     let Export { image, out, bounds, durably } = options;
     let to_pipe = pipe::is_meant(&out, session.terminal)?;
+    path::refuse_compressed(&out, "name it FILE.tar, or write `--out -` into a program that compresses")?;
     if !to_pipe {
         session.refuse_replacing(&out, &[session.context.image(&image)?.text()])?;
     }

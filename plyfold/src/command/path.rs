@@ -57,6 +57,17 @@ pub(crate) fn refuse_foreign(word: &str, is_target: bool) -> Result<()> {
         .with_hint(hint))
 }
 
+/// Refuses a name that promises a compressed file, which is not what is written.
+pub(crate) fn refuse_compressed(out: &Path, hint: &'static str) -> Result<()> {
+    let name = out.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    if ARCHIVES[1..].iter().any(|ending| name.ends_with(&format!(".{ending}"))) {
+        let error =
+            Error::config("the tar is written without compression").with_context("path", out.display());
+        return Err(error.with_hint(hint));
+    }
+    Ok(())
+}
+
 /// A path, and the name of an image in it.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) struct Written<'a> {

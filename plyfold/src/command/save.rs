@@ -26,6 +26,7 @@ const PIECE: usize = 256 << 10;
 pub(crate) async fn write(session: &Session, options: Save) -> Result<()> {
     let Save { images, out, format, no_docker_list, referrers, since, durably } = options;
     let to_pipe = pipe::is_meant(&out, session.terminal)?;
+    path::refuse_compressed(&out, "name it FILE.tar: the layers in it are compressed")?;
     if format == Form::Docker && no_docker_list {
         return Err(Error::config("an archive of this form has nothing but Docker's list to be read by"));
     }

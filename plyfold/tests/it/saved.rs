@@ -41,6 +41,8 @@ fn runs_are_as_they_were() {
         place.run("save localhost/sample:latest --out {}/no.tar --format docker --no-docker-list"),
         place.run("save localhost/sample:latest --out {}/no.tar -q --format docker --platform linux/amd64 --referrers"),
         place.run("save oci-archive:{}/sample.tar --out {}/sample.tar"),
+        place.run("save localhost/sample:latest --out {}/no.tar.gz"),
+        place.run("export localhost/sample:latest --out {}/no.tgz"),
         place.run("save oci-archive:{}/sample.tar --out {}/copied.tar -q --no-docker-list"),
         place.run("pull localhost/sample:latest --platform linux/amd64 --platform linux/arm64"),
         place.run("copy oci:examples/sample:latest oci-archive:{}/into.tar:1 -q"),
@@ -225,7 +227,7 @@ async fn a_signature_needs_no_config_of_an_image() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_store_gives_no_archive() {
-    for cut in [false, true] {
+    for (cut, in_place) in [(false, false), (true, false), (false, true), (true, true)] {
         let sample = samples::image();
         let (folder, images) = stored(&sample).await;
         let digest = sample.images[0].layers[0].descriptor.digest();
@@ -233,7 +235,11 @@ async fn a_damaged_store_gives_no_archive() {
         let mut bytes = fs::read(&blob).unwrap();
         bytes[20] ^= 1;
         let length = if cut { bytes.len() - 1 } else { bytes.len() };
-        fs::remove_file(&blob).unwrap();
+        if in_place {
+            fs::set_permissions(&blob, fs::Permissions::from_mode(0o600)).unwrap();
+        } else {
+            fs::remove_file(&blob).unwrap();
+        }
         fs::write(&blob, &bytes[..length]).unwrap();
         let path = folder.path().join("saved.tar");
         let saved = images.save_to(&[NAME], &SaveOptions::default(), &path, FileOptions::default()).await;
