@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use super::content::{MissingBlob, of_blob};
 use super::{CacheProvider, attach, content};
 use crate::manifest::{RawManifest, limits};
-use crate::registry::{Capabilities, ImageRegistry, Names, Page};
+use crate::registry::{Capabilities, ImageRegistry, Names, Page, TagTable};
 use crate::source::{ImageSource as _, RegistrySource};
 use crate::{
     Advice, Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, MediaType, Platform, Reference, Result,
@@ -38,6 +38,11 @@ pub struct CacheRegistry {
 }
 
 impl CacheRegistry {
+    async fn tag_table(&self) -> Result<TagTable> {
+        let names = self.cache.list().await?;
+        Ok(TagTable::of(names.iter().map(|(name, _)| name)))
+    }
+
     /// The same cache, in which `name` stands for `root`, also when it is moved or removed meanwhile. What `root` leads
     /// to is found by its digest alone.
     #[must_use]
@@ -111,14 +116,11 @@ impl ImageRegistry for CacheRegistry {
     }
 
     async fn tags(&self, repository: &str, page: Page) -> Result<Names> {
-        let names = self.cache.list().await?;
-        let here = names.iter().filter(|(name, _)| reference::repository_of(name) == repository);
-        Ok(page.of(here.filter_map(|(name, _)| name.tag())))
+        Ok(self.tag_table().await?.tags(repository, &page).unwrap_or_default())
     }
 
     async fn repositories(&self, page: Page) -> Result<Names> {
-        let names = self.cache.list().await?;
-        Ok(page.of(names.iter().map(|(name, _)| reference::repository_of(name))))
+        Ok(self.tag_table().await?.repositories(&page))
     }
 }
 

@@ -11,7 +11,7 @@ use plyfold_core::cache::MissingBlob;
 use plyfold_core::copy::{CopyOptions, copy};
 use plyfold_core::{
     Backend, Blob, BlobRange, Capabilities, Descriptor, Digest, Error, ImageRegistry, Location, Names,
-    Opened, Options, Page, RawManifest, Reference, Result, digest, reference,
+    Opened, Options, Page, RawManifest, Reference, Result, TagTable, digest, reference,
 };
 
 use self::client::Client;
@@ -178,20 +178,16 @@ impl ImageRegistry for Daemon {
         if let Some(only) = self.only().await? {
             return only.tags(repository, page).await;
         }
-        let mut names = self.names().await?;
-        names.retain(|name| reference::repository_of(name) == repository);
-        if names.is_empty() {
-            return Err(
-                Error::not_found(format!("no repository {repository} in the daemon")).with_endpoint(self)
-            );
-        }
-        Ok(page.of(names.iter().filter_map(Reference::tag)))
+        let tags = TagTable::of(&self.names().await?).tags(repository, &page);
+        tags.ok_or_else(|| {
+            Error::not_found(format!("no repository {repository} in the daemon")).with_endpoint(self)
+        })
     }
 
     async fn repositories(&self, page: Page) -> Result<Names> {
         match self.only().await? {
             Some(only) => only.repositories(page).await,
-            None => Ok(page.of(self.names().await?.iter().map(reference::repository_of))),
+            None => Ok(TagTable::of(&self.names().await?).repositories(&page)),
         }
     }
 
