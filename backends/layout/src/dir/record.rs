@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
@@ -18,9 +18,6 @@ pub(super) const RECORD: &str = ".plyfold-written";
 /// Bytes of it that are read.
 const LIMIT: u64 = 16 << 20;
 
-/// What the record is another's by: a link, a folder or a pipe stands in its place, or this user may not write to it.
-const OTHERS: [Errno; 5] = [Errno::ACCESS, Errno::ISDIR, Errno::LOOP, Errno::NXIO, Errno::PERM];
-
 /// Names of files, with the numbers of their inodes: another program may write a file of the same name.
 pub(super) type Written = HashSet<(String, u64)>;
 
@@ -33,7 +30,7 @@ pub(super) fn add(folder: &Path, name: &str, file: &File) -> Result<()> {
     let line = format!("{name} {}\n", file.metadata().map_err(writing)?.ino());
     let record = OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(&path);
     let mut record = match record {
-        Err(e) if OTHERS.contains(&Errno::from_io_error(&e).unwrap_or(Errno::IO)) => return Ok(()),
+        Err(e) if is_of_others(&e) => return Ok(()),
         record => record.map_err(writing)?,
     };
     // A hard link may lead to a file elsewhere.
@@ -45,12 +42,18 @@ pub(super) fn add(folder: &Path, name: &str, file: &File) -> Result<()> {
     record.write_all(line.as_bytes()).and_then(|()| record.sync_data()).map_err(writing)
 }
 
+/// Whether a link, a folder or a pipe stands in the place of the record, or a file that this user may not open.
+fn is_of_others(error: &io::Error) -> bool {
+    const OTHERS: [Errno; 5] = [Errno::ACCESS, Errno::ISDIR, Errno::LOOP, Errno::NXIO, Errno::PERM];
+    Errno::from_io_error(error).is_some_and(|errno| OTHERS.contains(&errno))
+}
+
 /// What is recorded.
 pub(super) fn read(folder: &Path) -> Result<Written> {
     let path = folder.join(RECORD);
     let reading = |e| Error::io(format!("reading {}", path.display()), e);
     let file = match files::open(&path) {
-        Err(e) if OTHERS.contains(&Errno::from_io_error(&e).unwrap_or(Errno::IO)) => None,
+        Err(e) if is_of_others(&e) => None,
         opened => opened.map_err(reading)?,
     };
     let Some(file) = file else { return Ok(Written::new()) };
