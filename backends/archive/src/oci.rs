@@ -73,7 +73,10 @@ impl OciImages {
             index.forget_derived_names();
             for (name, entry) in index.names() {
                 let name = match name.tag() {
-                    Some(tag) => reference::parse(&format!("{}:{tag}", reference::repository_of(&name)))?,
+                    Some(tag) => {
+                        let (host, repository) = (name.registry().to_owned(), name.repository().to_owned());
+                        Reference::with_tag(host, repository, tag.to_owned())
+                    }
                     None => name,
                 };
                 names.entry(entry.digest().clone()).or_default().add(name, &local);
