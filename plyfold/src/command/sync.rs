@@ -41,7 +41,11 @@ pub(crate) async fn bring(
     if is_list {
         refuse_choice(&context, &options)?;
     }
-    let list = if of_store { None } else { Some(source(&context, &options.source).await?) };
+    let list = match &options.source {
+        _ if of_store => None,
+        list if is_list => Some(read(PathBuf::from(list)).await?),
+        word => Some(place(&context, word)?),
+    };
     let names_store = list.as_ref().is_some_and(|list| list.has_name(STORE));
     let target = target(&context, &options.target)?;
     let named: Vec<&str> =
@@ -150,10 +154,8 @@ fn refuse_choice(context: &Context, options: &Sync) -> Result<()> {
     Ok(())
 }
 
-async fn source(context: &Context, word: &str) -> Result<SyncList> {
-    if is_list(context, word) {
-        return read(PathBuf::from(word)).await;
-    }
+/// A place of images as a list of all that it has.
+fn place(context: &Context, word: &str) -> Result<SyncList> {
     if let Some(place) = path::existing(word, &context.backends) {
         return Ok(SyncList::of_place(place));
     }
