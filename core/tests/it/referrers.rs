@@ -184,33 +184,58 @@ async fn a_chain_of_referrers_without_end_is_an_error() {
     assert!(error.context("image").is_some() && error.context("endpoint").is_some(), "{error:?}");
 }
 
-/// A registry in which one document refers to everything, to itself too.
+/// A registry that lists what it likes as referrers of everything: one document, of itself too, or else three more each time.
 #[derive(Clone, Debug)]
-struct Circle(MemoryRegistry, Descriptor, Arc<AtomicUsize>);
+struct MadeUp {
+    inner: MemoryRegistry,
+    listed: Option<Descriptor>,
+    /// How often it was asked.
+    asked: Arc<AtomicUsize>,
+}
 
-#[async_trait]
-impl ImageRegistry for Circle {
-    async fn manifest(&self, reference: &Reference) -> Result<RawManifest> {
-        self.0.manifest(reference).await
-    }
-
-    async fn blob(&self, reference: &Reference, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
-        self.0.blob(reference, blob, range).await
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.0.capabilities()
-    }
-
-    async fn referrers(&self, _: &Reference, _: &Digest, _: Option<&MediaType>) -> Result<Vec<Descriptor>> {
-        self.2.fetch_add(1, Ordering::Relaxed);
-        Ok(vec![self.1.clone()])
+impl MadeUp {
+    fn new(inner: MemoryRegistry, listed: Option<Descriptor>) -> Self {
+        Self { inner, listed, asked: Arc::default() }
     }
 }
 
-impl fmt::Display for Circle {
+#[async_trait]
+impl ImageRegistry for MadeUp {
+    async fn manifest(&self, reference: &Reference) -> Result<RawManifest> {
+        self.inner.manifest(reference).await
+    }
+
+    async fn blob(&self, reference: &Reference, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
+        self.inner.blob(reference, blob, range).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn referrers(
+        &self,
+        reference: &Reference,
+        subject: &Digest,
+        _: Option<&MediaType>,
+    ) -> Result<Vec<Descriptor>> {
+        let asked = self.asked.fetch_add(1, Ordering::Relaxed);
+        if let Some(listed) = &self.listed {
+            return Ok(vec![listed.clone()]);
+        }
+        let subject = self.inner.resolve(&reference::by_digest(reference, subject)).await?;
+        let more = (0..3).map(|number| {
+            let raw = artifact(&self.inner, &subject, 3 * asked + number);
+            put(&self.inner, &raw);
+            raw.descriptor().clone()
+        });
+        Ok(more.collect())
+    }
+}
+
+impl fmt::Display for MadeUp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.inner.fmt(f)
     }
 }
 
@@ -220,11 +245,11 @@ async fn a_circle_of_referrers_ends() {
     let subject = image(&registry).await;
     let raw = artifact(&registry, &subject, 0);
     put(&registry, &raw);
-    let circle = Circle(registry, raw.descriptor().clone(), Arc::default());
+    let circle = MadeUp::new(registry, Some(raw.descriptor().clone()));
     let target = MemoryRegistry::new("target");
     let options = CopyOptions { referrers: true, ..CopyOptions::default() };
     copy(&circle, &name(IMAGE), &target, &name(IMAGE), &options).await.unwrap();
-    assert_eq!(circle.2.load(Ordering::Relaxed), 2);
+    assert_eq!(circle.asked.load(Ordering::Relaxed), 2);
 }
 
 /// A document about another image, or about none, is not copied as one about this image, whatever a registry lists.
@@ -236,7 +261,7 @@ async fn what_refers_to_something_else_is_refused() {
     let other: Descriptor = serde_json::from_value(other).unwrap();
     let planted = artifact(&registry, &other, 0);
     put(&registry, &planted);
-    let planted = Circle(registry, planted.descriptor().clone(), Arc::default());
+    let planted = MadeUp::new(registry, Some(planted.descriptor().clone()));
     let target = MemoryRegistry::new("target");
     let options = CopyOptions { referrers: true, ..CopyOptions::default() };
     let error = copy(&planted, &name(IMAGE), &target, &name(IMAGE), &options).await.unwrap_err();
@@ -397,52 +422,12 @@ async fn a_referrer_without_a_name_is_loaded_once() {
     assert_eq!(loaded, [&name(IMAGE), &alone], "of which one has a name");
 }
 
-/// A registry that makes up three more for each document that is asked for.
-#[derive(Clone, Debug)]
-struct Growing(MemoryRegistry, Arc<AtomicUsize>);
-
-#[async_trait]
-impl ImageRegistry for Growing {
-    async fn manifest(&self, reference: &Reference) -> Result<RawManifest> {
-        self.0.manifest(reference).await
-    }
-
-    async fn blob(&self, reference: &Reference, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
-        self.0.blob(reference, blob, range).await
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.0.capabilities()
-    }
-
-    async fn referrers(
-        &self,
-        reference: &Reference,
-        subject: &Digest,
-        _: Option<&MediaType>,
-    ) -> Result<Vec<Descriptor>> {
-        let subject = self.0.resolve(&reference::by_digest(reference, subject)).await?;
-        let more = std::iter::repeat_with(|| {
-            let raw = artifact(&self.0, &subject, self.1.fetch_add(1, Ordering::Relaxed));
-            put(&self.0, &raw);
-            raw.descriptor().clone()
-        });
-        Ok(more.take(3).collect())
-    }
-}
-
-impl fmt::Display for Growing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
 /// The sum is bounded, however few refer to each.
 #[tokio::test]
 async fn referrers_that_grow_without_end_are_an_error() {
     let registry = MemoryRegistry::new("growing");
     image(&registry).await;
-    let growing = Growing(registry, Arc::default());
+    let growing = MadeUp::new(registry, None);
     let options = CopyOptions { referrers: true, dry_run: true, ..CopyOptions::default() };
     let target = MemoryRegistry::new("target");
     let copied = copy(&growing, &name(IMAGE), &target, &name(IMAGE), &options).await;
@@ -457,6 +442,6 @@ async fn referrers_that_grow_without_end_are_an_error() {
         assert_eq!(*error.kind(), ErrorKind::Limit, "{what}: {error}");
         assert_eq!(error.advice(), Some(&Advice::LeaveReferrers), "{what}: {error:?}");
     }
-    let made = growing.1.load(Ordering::Relaxed);
+    let made = 3 * growing.asked.load(Ordering::Relaxed);
     assert!(made <= 3 * (limits::ALL_REFERRERS + 4), "{made} were asked for");
 }
