@@ -27,6 +27,7 @@ fn no_crate_has_a_circle() {
         "backends/layout/src",
         "backends/oci-client/src",
         "backends/registry/src",
+        "benches/guard/src",
         "benches/src",
         "conformance/src",
         "core/src",
