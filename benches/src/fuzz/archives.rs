@@ -17,7 +17,7 @@ use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
 
 use super::outcome::{Outcome, of, refused};
-use crate::measure::Result;
+use crate::result::Result;
 
 const NAME: &str = "registry.example/org/app:1";
 

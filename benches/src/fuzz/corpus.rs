@@ -13,7 +13,7 @@ use plyfold_erofs::{Compression, ErofsFlat, ErofsLayer, ErofsMerged, ErofsTar, O
 use plyfold_ext4::{Ext4Rootfs, Journal};
 
 use self::log::{Form, Step};
-use crate::measure::Result;
+use crate::result::Result;
 
 #[expect(dead_code, reason = "shared with the tests of that crate, which use all of it")]
 #[path = "../../../materializers/ext4/tests/it/log.rs"]

@@ -11,7 +11,7 @@ use plyfold_ext4::{Ext4Files, Ext4Rootfs, Journal};
 
 use super::corpus::{self, two_layers};
 use super::outcome::{Outcome, of};
-use crate::measure::Result;
+use crate::result::Result;
 
 /// Disks with partitions: a merged image with its layers, the same with hash trees, and file systems of one partition.
 pub(super) fn disks() -> Result<Vec<Vec<u8>>> {

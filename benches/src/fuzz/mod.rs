@@ -17,7 +17,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use self::mutate::Random;
 use self::targets::{Target, target};
-use crate::measure::Result;
+use crate::result::Result;
 
 /// More than any input takes that does not loop.
 const SLOW: Duration = Duration::from_secs(10);

@@ -18,7 +18,7 @@ use plyfold_vmdk::{Descriptor, FlatDisk, SparseDisk, VmdkStream};
 use super::mutate::{Random, mutate};
 use super::outcome::{Outcome, of, refused};
 use super::{archives, corpus, gpt};
-use crate::measure::Result;
+use crate::result::Result;
 
 /// Bytes of files that are read of one input.
 const READ: u64 = 8 << 20;

@@ -94,7 +94,7 @@ const LIKELY: usize = 8;
 const CHOICE_BYTES: usize = 1 << 20;
 const CHOICE_CLUSTERS: usize = 32;
 
-/// Where the full search saves no more than this, the lowest one does. `benches/README.md` has what each takes and saves.
+/// Where the full search saves no more than this, the lowest one does. `docs/benchmarks.md` has what that takes.
 const GAIN_PERCENT: u64 = 2;
 
 /// Where it saves no more than this, the middle one has most of that.
