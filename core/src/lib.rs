@@ -39,6 +39,7 @@ pub mod snapshot;
 pub mod source;
 mod source_tars;
 pub mod stall;
+mod stored_blob;
 pub mod tree;
 pub mod worker;
 

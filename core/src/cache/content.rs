@@ -132,6 +132,18 @@ pub(crate) async fn verify(cache: &dyn CacheProvider, blob: &Descriptor) -> Resu
     Ok(())
 }
 
+/// Why reading the content of a stored blob has failed whose digest was not checked: damage of the blob, if there is any.
+pub(crate) async fn verify_after(cache: &dyn CacheProvider, blob: &Descriptor, error: Error) -> Error {
+    use ErrorKind::{Cancelled, Config, Internal, Io};
+    if matches!(error.kind(), Cancelled | Config | Internal | Io) {
+        return error;
+    }
+    match verify(cache, blob).await {
+        Err(damage) if *damage.kind() == ErrorKind::Corrupt => damage,
+        _ => error,
+    }
+}
+
 /// Quarantines a blob in which damage was found; returns whether it was still damaged. Content that has been stored in
 /// its place since stays, and so does content with the right digest and another size than `blob` says.
 pub(crate) async fn quarantine_damaged(cache: &dyn CacheProvider, blob: &Descriptor) -> Result<bool> {

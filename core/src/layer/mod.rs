@@ -1,12 +1,13 @@
 //! From a compressed layer blob to verified entries: decompression, tar dialects, limits, whiteouts.
 //!
 //! ```text
-//! source ─► read ─► [inflate] ─► LayerTar (tar entries and their data, on the caller's thread)
-//!             └► hash     └► hash
+//! source ─► read, inflate ─► LayerTar (tar entries and their data, on the caller's thread)
+//!                  └───► hashes ◄───┘
 //! ```
-//! Each box is a thread, each arrow a channel bounded by its pool of buffers, so memory is bounded for a layer
-//! of any size and nothing is copied on the way. An error of a stage, a panic included, reaches the
-//! caller as an error in place of the end.
+//! Two threads work on a layer: one reads and inflates, the caller's parses and writes. The chunks between them are buffers
+//! of a pool that go round, so memory is bounded for a layer of any size and nothing is copied on the way. Whichever of the
+//! two would wait for the other hashes chunks instead. A layer whose bytes come with the first read has no thread of its
+//! own. An error of the thread, a panic included, reaches the caller as an error in place of the end.
 //!
 //! A layer that is no tar, such as an EROFS image, goes through the same threads and checks, and comes out of a
 //! [`LayerTar`] as the same entries: see [`LayerForm`].
@@ -38,8 +39,11 @@ mod codec;
 mod entry;
 mod fault;
 mod form;
+mod hashes;
 mod header;
 mod limits;
+mod link;
+mod maker;
 mod native;
 mod options;
 mod pax;

@@ -1,25 +1,23 @@
-//! The threads between a layer's bytes and its tar: read, hash, inflate.
+//! The uncompressed bytes of a layer, as they are read: made by another thread, or by this one.
 
-use std::io::{self, Read, Seek, Write};
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Weak};
-use std::thread::{self, JoinHandle};
+use std::io::{Read, Seek, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread;
 
-use super::codec::Codec;
+use super::LayerOptions;
 use super::fault::LayerFault;
-use super::piece::{Measured, Piece, Totals, check_size};
+use super::hashes::Hashes;
+use super::link::{Link, Maker, Reader};
+use super::maker::{ChunkMaker, Source};
+use super::piece::{Piece, Totals};
 use super::plain::Plain;
-use super::pool::{Chunk, Pool};
-use super::{Compression, LayerLimits, LayerOptions};
-use crate::digest::Hasher;
-use crate::{Descriptor, Digest, Error, Mismatch, Result, Size};
+use super::pool::Chunk;
+use crate::{Error, Result};
 
-/// The ratio is not checked below this size of the output: a layer of zeros of this size does no harm.
-const RATIO_FLOOR: u64 = 1 << 30;
-
-/// The uncompressed bytes of a layer, made by other threads; the end proves both digests.
+/// The uncompressed bytes of a layer; the end proves both digests.
 ///
-/// Dropping it stops the threads at their next step.
+/// Dropping it stops its thread at its next step.
 pub(super) struct Uncompressed {
     pieces: Pieces,
     chunk: Option<Arc<Chunk>>,
@@ -34,21 +32,68 @@ pub(super) struct Uncompressed {
 
 /// Where the bytes come from.
 enum Pieces {
-    /// The last of the threads. All of them end when this is dropped.
-    Threads { pieces: Receiver<Result<Piece<Totals>>>, _alive: Arc<()> },
-    /// A plain tar, by this thread.
+    /// Nothing is read yet.
+    New(Option<(Source, LayerOptions)>),
+    /// This thread: nothing is inflated, or so little that a thread would cost more than it saves.
+    Here(Box<ChunkMaker>, Link),
+    /// A thread that inflates; this one hashes.
+    Thread(Reader, Arc<Hashes>),
+    /// A plain tar, by this thread, without hashes.
     Plain(Plain),
 }
 
+impl Pieces {
+    /// The next piece; a panic of the source is an error, on whichever thread it is read.
+    fn next(&mut self) -> Result<Piece<Totals>> {
+        let next = catch_unwind(AssertUnwindSafe(|| self.make()));
+        next.unwrap_or_else(|_| Err(LayerFault::Thread.into()))
+    }
+
+    fn make(&mut self) -> Result<Piece<Totals>> {
+        match self {
+            Self::New(layer) => {
+                let (source, options) = layer.take().ok_or(LayerFault::Thread)?;
+                *self = Self::begin(source, options)?;
+                self.make()
+            }
+            Self::Here(maker, link) => maker.next(link),
+            Self::Thread(link, hashes) => link.0.next(hashes),
+            Self::Plain(plain) => plain.next(),
+        }
+    }
+
+    /// Reads the first bytes, and starts a thread if there are more.
+    fn begin(source: Source, options: LayerOptions) -> Result<Self> {
+        let link = Link::default();
+        let maker = ChunkMaker::new(source, options, &link)?;
+        if !maker.is_long() {
+            return Ok(Self::Here(Box::new(maker), link));
+        }
+        let (link, hashes) = (Arc::new(link), maker.hashes().clone());
+        let end = Maker(link.clone());
+        let started = thread::Builder::new().name("layer-inflate".to_owned()).spawn(move || end.run(maker));
+        started.map_err(|e| Error::io("starting a thread", e))?;
+        Ok(Self::Thread(Reader(link), hashes))
+    }
+}
+
+impl Maker {
+    /// Makes all chunks.
+    fn run(self, mut maker: ChunkMaker) {
+        loop {
+            match maker.next(&self.0) {
+                Ok(Piece::Data(chunk)) => self.0.put(chunk),
+                Ok(Piece::End(totals)) => return self.0.end(Ok(totals)),
+                Err(e) => return self.0.end(Err(e)),
+            }
+        }
+    }
+}
+
 impl Uncompressed {
-    /// Starts the threads.
-    pub(super) fn start(source: impl Read + Send + 'static, options: &LayerOptions) -> Result<Self> {
-        let (next, pieces) = mpsc::channel();
-        let alive = Arc::new(());
-        let source = Source { reader: source, pool: Pool::new(), consumer: Arc::downgrade(&alive), size: 0 };
-        let options = options.clone();
-        spawn("layer-read", move || report(&next.clone(), source.run(&options, next)))?;
-        Ok(Self::of(Pieces::Threads { pieces, _alive: alive }))
+    /// A layer of which nothing is read before the first bytes are asked for.
+    pub(super) fn new(source: impl Read + Send + 'static, options: &LayerOptions) -> Self {
+        Self::of(Pieces::New(Some((Source::new(Box::new(source)), options.clone()))))
     }
 
     /// A plain tar of which nothing is hashed: what is skipped is not read.
@@ -68,11 +113,7 @@ impl Uncompressed {
     pub(super) fn ready(&mut self) -> Result<usize> {
         while self.peek().is_empty() && self.totals.is_none() {
             self.give_back()?;
-            let next = match &mut self.pieces {
-                Pieces::Threads { pieces, .. } => pieces.recv().map_err(|_| LayerFault::Thread)?,
-                Pieces::Plain(plain) => plain.next(),
-            };
-            match next? {
+            match self.pieces.next()? {
                 Piece::Data(chunk) => self.chunk = Some(chunk),
                 Piece::End(totals) => self.totals = Some(totals),
             }
@@ -135,240 +176,4 @@ impl Uncompressed {
     pub(super) fn totals(&self) -> Option<&Totals> {
         self.totals.as_ref()
     }
-}
-
-type Link<E> = Sender<Result<Piece<E>>>;
-
-/// The reading stage.
-struct Source<R> {
-    reader: R,
-    pool: Pool,
-    /// Dropped when the layer is no longer read.
-    consumer: Weak<()>,
-    size: u64,
-}
-
-impl<R: Read> Source<R> {
-    /// Reads everything: straight to the consumer, or to an inflating thread before it.
-    fn run(mut self, options: &LayerOptions, next: Link<Totals>) -> Result<()> {
-        let first = self.chunk(options)?;
-        let compression = Compression::by_magic(first.as_deref().unwrap_or_default());
-        match Codec::new(compression)? {
-            None => self.pass_on(first, options, &next),
-            Some(codec) => self.inflate(first, options, Inflate { codec, compression, next }),
-        }
-    }
-
-    /// A plain tar: its own digest is the `diff_id`, if both are by one algorithm, so that it is hashed once.
-    fn pass_on(mut self, first: Option<Chunk>, options: &LayerOptions, next: &Link<Totals>) -> Result<()> {
-        let (blob, diff_id) = (options.blob.as_ref().map(Descriptor::digest), options.diff_id.as_ref());
-        let mut hashes = Vec::new();
-        if options.hashes_blob() {
-            hashes.push(Hash::start(blob)?);
-        }
-        if options.hashes_tar() && (hashes.is_empty() || algorithm_of(blob) != algorithm_of(diff_id)) {
-            hashes.push(Hash::start(diff_id)?);
-        }
-        let mut outlet = Outlet { next, hashes, size: 0 };
-        let mut chunk = first;
-        while let Some(full) = chunk {
-            check_size(outlet.size + full.len() as u64, &options.limits)?;
-            outlet.put(full)?;
-            chunk = self.chunk(options)?;
-        }
-        let (blob, tar) = outlet.measured()?;
-        finish(next, options, Totals { compression: Compression::None, blob, tar })
-    }
-
-    /// A compressed tar.
-    fn inflate(mut self, first: Option<Chunk>, options: &LayerOptions, stage: Inflate) -> Result<()> {
-        let (sender, compressed) = mpsc::channel();
-        let expected = options.blob.as_ref().map(|blob| blob.digest().clone());
-        let hash = options.hashes_blob().then(|| Hash::start(expected.as_ref())).transpose()?;
-        let mut outlet = Outlet { next: &sender, hashes: hash.into_iter().collect(), size: 0 };
-        {
-            let options = options.clone();
-            spawn("layer-inflate", move || report(&stage.next.clone(), stage.run(&compressed, &options)))?;
-        }
-        // From here on the inflating thread reports: an error of this one is a piece of its input.
-        let result = (|| {
-            let mut chunk = first;
-            while let Some(full) = chunk {
-                outlet.put(full)?;
-                chunk = self.chunk(options)?;
-            }
-            Ok(outlet.measured()?.0)
-        })();
-        let _ = sender.send(result.map(Piece::End));
-        Ok(())
-    }
-
-    /// The next bytes, `None` at the end.
-    fn chunk(&mut self, options: &LayerOptions) -> Result<Option<Chunk>> {
-        let mut chunk = self.pool.take();
-        while !chunk.is_full() {
-            if self.consumer.strong_count() == 0 {
-                return Err(LayerFault::Cancelled.into());
-            }
-            match self.reader.read(chunk.room()) {
-                Ok(0) => break,
-                Ok(count) => chunk.filled(count),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(Error::io("reading a layer", e)),
-            }
-        }
-        self.size += chunk.len() as u64;
-        match &options.blob {
-            Some(blob) if self.size > blob.size() => Err(Mismatch::of(blob, None, self.size).into()),
-            _ => Ok((!chunk.is_empty()).then_some(chunk)),
-        }
-    }
-}
-
-/// The inflating stage.
-struct Inflate {
-    codec: Codec,
-    compression: Compression,
-    next: Link<Totals>,
-}
-
-impl Inflate {
-    fn run(mut self, compressed: &Receiver<Result<Piece<Measured>>>, options: &LayerOptions) -> Result<()> {
-        let hash = options.hashes_tar().then(|| Hash::start(options.diff_id.as_ref())).transpose()?;
-        let mut outlet = Outlet { next: &self.next, hashes: hash.into_iter().collect(), size: 0 };
-        let mut pool = Pool::new();
-        let mut output = pool.take();
-        let mut taken = 0;
-        let blob = loop {
-            let input = match compressed.recv().map_err(|_| LayerFault::Thread)?? {
-                Piece::Data(chunk) => chunk,
-                Piece::End(blob) => break blob,
-            };
-            let mut at = 0;
-            loop {
-                let step = self.codec.step(&input[at..], output.room())?;
-                at += step.read;
-                output.filled(step.written);
-                if output.is_full() {
-                    let size = outlet.size + output.len() as u64;
-                    check_size(size, &options.limits)?;
-                    check_ratio(size, taken + at as u64, &options.limits)?;
-                    outlet.put(output)?;
-                    output = pool.take();
-                } else if at == input.len() {
-                    // There was room left: the decoder holds nothing back.
-                    break;
-                }
-            }
-            taken += input.len() as u64;
-        };
-        self.codec.finish()?;
-        check_size(outlet.size + output.len() as u64, &options.limits)?;
-        if !output.is_empty() {
-            outlet.put(output)?;
-        }
-        let tar = outlet.measured()?.1;
-        finish(&self.next, options, Totals { compression: self.compression, blob, tar })
-    }
-}
-
-/// Where a stage's chunks go: to the next stage and to be hashed.
-struct Outlet<'a, E> {
-    next: &'a Link<E>,
-    /// At most two; the last is the one that the next stage's stream is known by.
-    hashes: Vec<Hash>,
-    size: u64,
-}
-
-impl<E> Outlet<'_, E> {
-    fn put(&mut self, chunk: Chunk) -> Result<()> {
-        self.size += chunk.len() as u64;
-        let chunk = Arc::new(chunk);
-        for hash in &self.hashes {
-            // A hash thread that has panicked is detected when its digest is collected.
-            let _ = hash.chunks.send(chunk.clone());
-        }
-        self.next.send(Ok(Piece::Data(chunk))).map_err(|_| LayerFault::Cancelled.into())
-    }
-
-    /// Size and digest, by the first hash and by the last.
-    fn measured(&mut self) -> Result<(Measured, Measured)> {
-        let size = self.size;
-        let digests = self.hashes.drain(..).map(Hash::finish).collect::<Result<Vec<_>>>()?;
-        let by = |digest: Option<&Digest>| Measured { size, digest: digest.cloned() };
-        Ok((by(digests.first()), by(digests.last())))
-    }
-}
-
-/// A thread that hashes what it is sent.
-struct Hash {
-    chunks: Sender<Arc<Chunk>>,
-    thread: JoinHandle<Digest>,
-}
-
-impl Hash {
-    /// By the algorithm of `expected`, by sha256 when nothing is.
-    fn start(expected: Option<&Digest>) -> Result<Self> {
-        let mut hasher = expected.map_or_else(|| Ok(Hasher::sha256()), Hasher::like)?;
-        let (chunks, received) = mpsc::channel::<Arc<Chunk>>();
-        let thread = spawn("layer-hash", move || {
-            for chunk in received {
-                hasher.update(&chunk);
-            }
-            hasher.finish()
-        })?;
-        Ok(Self { chunks, thread })
-    }
-
-    fn finish(self) -> Result<Digest> {
-        drop(self.chunks);
-        self.thread.join().map_err(|_| LayerFault::Thread.into())
-    }
-}
-
-/// What a stream is hashed by: by what it is expected to hash to, else by sha256.
-fn algorithm_of(expected: Option<&Digest>) -> &str {
-    expected.map_or("sha256", |digest| digest.algorithm().as_ref())
-}
-
-/// Hands over the end, if it is what was promised.
-fn finish(next: &Link<Totals>, options: &LayerOptions, totals: Totals) -> Result<()> {
-    if let Some(blob) = &options.blob {
-        check(&totals.blob, blob.digest(), Some(blob.size()))?;
-    }
-    if let Some(diff_id) = &options.diff_id {
-        check(&totals.tar, diff_id, None).map_err(|e| e.with_context("checking", "diff_id"))?;
-    }
-    next.send(Ok(Piece::End(totals))).map_err(|_| LayerFault::Cancelled.into())
-}
-
-fn check(measured: &Measured, expected: &Digest, expected_size: Option<u64>) -> Result<()> {
-    let complete = expected_size.is_none_or(|size| size == measured.size);
-    if complete && measured.digest.as_ref() == Some(expected) {
-        return Ok(());
-    }
-    Err(Error::from(Mismatch {
-        expected: expected.clone(),
-        actual: measured.digest.clone().filter(|_| complete),
-        expected_size,
-        actual_size: measured.size,
-    }))
-}
-
-fn check_ratio(size: u64, compressed: u64, limits: &LayerLimits) -> Result<()> {
-    if size <= RATIO_FLOOR || size / limits.ratio.max(1) <= compressed {
-        return Ok(());
-    }
-    Err(LayerFault::Ratio(Size(compressed), Size(size), limits.ratio).into())
-}
-
-/// Passes on a stage's error. The receiver may be gone.
-fn report<E>(next: &Link<E>, result: Result<()>) {
-    if let Err(e) = result {
-        let _ = next.send(Err(e));
-    }
-}
-
-fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>> {
-    thread::Builder::new().name(name.to_owned()).spawn(run).map_err(|e| Error::io("starting a thread", e))
 }

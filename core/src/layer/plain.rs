@@ -3,8 +3,9 @@
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::sync::Arc;
 
+use super::fault::LayerFault;
 use super::piece::{Measured, Piece, Totals, check_size};
-use super::pool::{CHUNK, Pool};
+use super::pool::{CHUNK, Pool, READ};
 use super::{Compression, LayerLimits};
 use crate::{Error, Result};
 
@@ -31,11 +32,11 @@ pub(super) struct Plain {
 
 impl Plain {
     pub(super) fn new(source: impl Read + Seek + Send + 'static, size: u64, limits: LayerLimits) -> Self {
-        Self { source: Box::new(source), size, limits, pool: Pool::new(), at: 0, step: FIRST }
+        Self { source: Box::new(source), size, limits, pool: Pool::new(READ), at: 0, step: FIRST }
     }
 
     pub(super) fn next(&mut self) -> Result<Piece<Totals>> {
-        let mut chunk = self.pool.take();
+        let mut chunk = self.pool.take().ok_or(LayerFault::Thread)?;
         while chunk.len() < self.step {
             let wanted = self.step - chunk.len();
             match self.source.read(&mut chunk.room()[..wanted]) {

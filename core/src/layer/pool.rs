@@ -1,40 +1,60 @@
 //! A fixed number of buffers that go round: memory stays bounded and warm, and a producer that runs ahead waits.
 
 use std::ops::Deref;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 /// Bytes of one buffer: a multiple of tar's 512, so that no header of a plain tar spans two of them.
 pub(super) const CHUNK: usize = 256 << 10;
-/// Buffers of one stage. Fits the caches of two cores, and covers short delays of a thread.
-const CHUNKS: usize = 8;
+/// Buffers of inflated bytes: they cover short delays of a thread. What comes back last is used first, so that few of them go
+/// round, in the caches of two cores, while no thread is late.
+pub(super) const INFLATED: usize = 16;
+/// Buffers of bytes as they come.
+pub(super) const READ: usize = 8;
+/// How many chunks are worth waking a thread for.
+pub(super) const BATCH: usize = 4;
 
 /// The buffers of one stage.
-pub(super) struct Pool {
-    free: Receiver<Vec<u8>>,
-    give_back: Sender<Vec<u8>>,
-    unmade: usize,
+pub(super) struct Pool(Arc<Buffers>);
+
+struct Buffers {
+    state: Mutex<State>,
+    /// Half of them are here.
+    freed: Condvar,
+}
+
+struct State {
+    size: usize,
+    free: Vec<Vec<u8>>,
+    /// How many are here, those that were never made included.
+    here: usize,
+    is_awaited: bool,
 }
 
 impl Pool {
-    pub(super) fn new() -> Self {
-        let (give_back, free) = mpsc::channel();
-        Self { free, give_back, unmade: CHUNKS }
+    /// So many buffers, each made when it is used first.
+    pub(super) fn new(size: usize) -> Self {
+        let state = State { size, free: Vec::new(), here: size, is_awaited: false };
+        Self(Arc::new(Buffers { state: Mutex::new(state), freed: Condvar::new() }))
     }
 
-    /// An empty buffer; waits until one comes back when all are on their way.
+    /// An empty buffer; `None` when all are on their way.
+    pub(super) fn take(&self) -> Option<Chunk> {
+        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.here = state.here.checked_sub(1)?;
+        let bytes = state.free.pop().unwrap_or_else(|| vec![0; CHUNK]);
+        Some(Chunk { bytes, length: 0, home: self.0.clone() })
+    }
+
+    /// Waits until half of the buffers are here, so that a producer is not woken for each, or until the time is over.
     ///
     /// Every buffer comes back: its holder drops it, also when it panics.
-    pub(super) fn take(&mut self) -> Chunk {
-        let bytes = match self.free.try_recv() {
-            Ok(bytes) => bytes,
-            Err(_) if self.unmade > 0 => {
-                self.unmade -= 1;
-                vec![0; CHUNK]
-            }
-            // The pool holds a sender itself, so the channel cannot be found closed.
-            Err(_) => self.free.recv().unwrap_or_default(),
-        };
-        Chunk { bytes, length: 0, give_back: self.give_back.clone() }
+    pub(super) fn wait(&self, at_most: Duration) {
+        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.is_awaited = true;
+        let is_low = |state: &mut State| state.here < state.size / 2;
+        let waited = self.0.freed.wait_timeout_while(state, at_most, is_low);
+        waited.unwrap_or_else(PoisonError::into_inner).0.is_awaited = false;
     }
 }
 
@@ -42,7 +62,7 @@ impl Pool {
 pub(super) struct Chunk {
     bytes: Vec<u8>,
     length: usize,
-    give_back: Sender<Vec<u8>>,
+    home: Arc<Buffers>,
 }
 
 impl Chunk {
@@ -71,7 +91,11 @@ impl Deref for Chunk {
 
 impl Drop for Chunk {
     fn drop(&mut self) {
-        // A pool that is gone needs no buffers.
-        let _ = self.give_back.send(std::mem::take(&mut self.bytes));
+        let mut state = self.home.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.free.push(std::mem::take(&mut self.bytes));
+        state.here += 1;
+        if state.is_awaited && state.here >= state.size / 2 {
+            self.home.freed.notify_one();
+        }
     }
 }

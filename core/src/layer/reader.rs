@@ -45,8 +45,8 @@ pub struct LayerTar {
 }
 
 impl LayerTar {
-    /// A layer out of its compressed or plain bytes. `source` is read by another thread, and no byte of it
-    /// here: this never waits.
+    /// A layer out of its compressed or plain bytes. No byte of `source` is read here: this never waits. Its first bytes are
+    /// read by the first call that reads, the rest by another thread.
     ///
     /// # Errors
     /// [`Unsupported`](crate::ErrorKind::Unsupported) for a digest that cannot be verified, [`Io`](crate::ErrorKind::Io) when
@@ -56,7 +56,7 @@ impl LayerTar {
             crate::digest::supported(digest)?;
         }
         let native = options.form.map(|form| Native::new(form, &options));
-        Ok(Self::of(Uncompressed::start(source, &options)?, native, options))
+        Ok(Self::of(Uncompressed::new(source, &options), native, options))
     }
 
     fn of(bytes: Uncompressed, native: Option<Native>, options: LayerOptions) -> Self {

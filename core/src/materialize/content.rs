@@ -17,6 +17,7 @@ use crate::progress::Progress;
 use crate::pull::{Retry, Row};
 use crate::resumed::BlobOpener;
 use crate::source::ImageSource;
+use crate::stored_blob::StoredBlob;
 use crate::tree::{LayerFile, LayerReader, LayerSource, MergedTree};
 use crate::{Advice, BlobRange, Descriptor, Digest, Error, ErrorKind, Options, Result};
 
@@ -133,7 +134,7 @@ impl ImageLayers {
         // The one that is being read.
         let current = Cell::new(None);
         let layers = self.layers.iter().map(|layer| {
-            current.set(Some(layer.blob.digest()));
+            current.set(Some(&layer.blob));
             stop.check()?;
             match &layer.file {
                 Some((file, reader)) if by_files => file_of(&**file, *reader, &layer.diff_id),
@@ -147,22 +148,35 @@ impl ImageLayers {
         };
         tree.map_err(|e| {
             let Some(layer) = current.get() else { return e };
-            let e = e.with_context("layer", layer);
+            let e = self.damage_or(layer, e).with_context("layer", layer.digest());
             // Nothing is fetched in its place here.
-            if content::is_damage_of(layer, &e) { e.with_advice(Advice::RepairContent) } else { e }
+            if content::is_damage_of(layer.digest(), &e) { e.with_advice(Advice::RepairContent) } else { e }
         })
     }
 
-    /// A layer's blob, whose digest is checked by what reads it.
+    /// Why a layer cannot be read: damage of its blob, if there is any where the blob's digest was not checked.
+    fn damage_or(&self, layer: &Descriptor, error: Error) -> Error {
+        match &self.origin {
+            Origin::Cache(cache) if !content::is_damage_of(layer.digest(), &error) => {
+                self.runtime.block_on(content::verify_after(&**cache, layer, error))
+            }
+            _ => error,
+        }
+    }
+
+    /// A layer's blob: its content is compared with the `diff_id`, its digest with what a stream of it yields.
     fn open(&self, layer: &Descriptor, diff_id: &Digest, stop: &Stop) -> Result<LayerTar> {
         let (file, bytes, layout): (_, Box<dyn Read + Send>, _) = match &self.origin {
             Origin::Cache(cache) => {
                 let opened = async {
                     let mut blob = cache.open(layer, BlobRange::FULL).await?;
-                    Ok::<_, Error>((blob.take_file(), blob.into_reader()))
+                    Ok::<_, Error>(StoredBlob::take(&mut blob).ok_or_else(|| blob.into_reader()))
                 };
-                let (file, bytes) = self.runtime.block_on(opened)?;
-                (file, Box::new(stop.reader(bytes)), cache.layout().map(Path::to_owned))
+                let (file, bytes): (_, Box<dyn Read + Send>) = match self.runtime.block_on(opened)? {
+                    Ok(stored) => (Some(stored.file()?), Box::new(stop.reader(stored))),
+                    Err(stream) => (None, Box::new(stop.reader(stream))),
+                };
+                (file, bytes, cache.layout().map(Path::to_owned))
             }
             Origin::Source(source, retry) => {
                 let opener = self.opener(&**source, *retry, stop);

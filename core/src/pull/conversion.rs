@@ -1,5 +1,6 @@
 //! A layer on its way through a materializer, on a thread of its own.
 
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::engine::Engine;
 use super::writers::Writers;
-use crate::blocking::StopOnDrop;
+use crate::blocking::{Stop, StopOnDrop};
 use crate::layer::{Hashing, LayerForm, LayerOptions, LayerTar};
 use crate::{Artifact, ArtifactWriter, BlobReader, Digest, Made, Materializer, OutputSpec, Result, Role};
 
@@ -26,7 +27,7 @@ pub(super) struct Vacant {
     pub(super) form: Option<&'static LayerForm>,
 }
 
-/// A running conversion, and the way for its bytes. Dropping it ends the thread at its next step: its input ends in an
+/// A running conversion, and the way for its bytes, if they are sent. Dropping it ends the thread at its next step: its input ends in an
 /// error then, and its output takes no more.
 ///
 /// It waits for a download or for files that are read: in a thread of the runtime's pool it would keep them waiting for
@@ -80,11 +81,26 @@ impl Conversion {
 }
 
 impl Engine<'_> {
-    /// Starts converting a layer's bytes, which come one by one.
+    /// Starts converting a layer's bytes, which are sent.
     ///
     /// # Errors
     /// `Io` when no thread can be started.
     pub(super) fn convert(&self, vacant: Vacant, when_full: WhenFull) -> Result<Conversion> {
+        let (input, bytes) = mpsc::channel(IN_FLIGHT);
+        let conversion = self.convert_from(|_| BlobReader::new(bytes), vacant, when_full)?;
+        Ok(Conversion { input: Some(input), ..conversion })
+    }
+
+    /// Starts converting a layer's bytes, which the conversion reads itself.
+    ///
+    /// # Errors
+    /// As [`convert`](Self::convert).
+    pub(super) fn convert_from<R: Read + Send + 'static>(
+        &self,
+        source: impl FnOnce(&Stop) -> R,
+        vacant: Vacant,
+        when_full: WhenFull,
+    ) -> Result<Conversion> {
         let Vacant { writer, diff_id, materializer, form } = vacant;
         let (stop, deferred) = (StopOnDrop::default(), Arc::new(AtomicBool::new(false)));
         let mut limits = self.options.limits.clone();
@@ -104,9 +120,9 @@ impl Engine<'_> {
             scratch: self.scratch(),
             ..LayerOptions::default()
         };
-        let (name, (input, bytes)) = (materializer.format().name, mpsc::channel(IN_FLIGHT));
+        let (name, source) = (materializer.format().name, source(&stop.0));
         let work = move || {
-            let mut tar = LayerTar::new(BlobReader::new(bytes), options)?;
+            let mut tar = LayerTar::new(source, options)?;
             let made = materializer.layer(&mut tar, &mut out)?;
             // The engine checks the diff_id at the end of the tar, even if a materializer does not read to the end.
             tar.finish()?;
@@ -114,6 +130,6 @@ impl Engine<'_> {
         };
         let made = self.workers.run("plyfold-convert", work)?;
         let outcome = Box::pin(async move { made.await.map_err(|e| e.with_context("format", name)) });
-        Ok(Conversion { input: Some(input), outcome, deferred, _stop: stop })
+        Ok(Conversion { input: None, outcome, deferred, _stop: stop })
     }
 }

@@ -1,5 +1,7 @@
 //! One layer: from the backend into the cache, and on the way into its artifact.
 
+use std::io::Read;
+
 use super::conversion::{Conversion, Converted, Vacant, WhenFull};
 use super::engine::Engine;
 use super::options::{PullPolicy, PulledLayer};
@@ -9,8 +11,9 @@ use crate::blocking::{StopOnDrop, blocking};
 use crate::cache::{BlobWriter, Ingest, MissingBlob, content};
 use crate::layer::{Hashing, LayerForm, LayerOptions, LayerTar};
 use crate::progress::Event;
+use crate::stored_blob::StoredBlob;
 use crate::{
-    Advice, Artifact, ArtifactHandle, ArtifactKey, BlobRange, CacheProvider, Descriptor, Digest, Error,
+    Advice, Artifact, ArtifactHandle, ArtifactKey, Blob, BlobRange, CacheProvider, Descriptor, Digest, Error,
     ErrorKind, ImageRegistryExt, Result, TransferFault,
 };
 
@@ -59,11 +62,17 @@ impl Engine<'_> {
             limits: self.options.limits.clone(),
             ..LayerOptions::default()
         };
-        let bytes = self.cache.open(layer, BlobRange::FULL).await?.into_reader();
         let stop = StopOnDrop::default();
-        let reading = stop.0.clone();
-        let read = move || LayerTar::new(reading.reader(bytes), options)?.finish().map(drop);
-        self.workers.run("plyfold-verify", read)?.await
+        let mut blob = self.cache.open(layer, BlobRange::FULL).await?;
+        let bytes: Box<dyn Read + Send> = match StoredBlob::take(&mut blob) {
+            Some(file) => Box::new(stop.0.reader(file)),
+            None => Box::new(stop.0.reader(blob.into_reader())),
+        };
+        let read = move || LayerTar::new(bytes, options)?.finish().map(drop);
+        match self.workers.run("plyfold-verify", read)?.await {
+            Err(e) => Err(content::verify_after(&self.cache, layer, e).await),
+            read => read,
+        }
     }
 
     /// A layer's artifact, or the right to make it; neither when none is asked for.
@@ -125,8 +134,25 @@ impl Engine<'_> {
         slot: Option<Vacant>,
     ) -> Result<Option<Box<dyn ArtifactHandle>>> {
         let Some(vacant) = slot else { return Ok(None) };
-        let mut blob = self.cache.open(layer, BlobRange::FULL).await?;
         let diff_id = vacant.diff_id.clone();
+        let mut blob = self.cache.open(layer, BlobRange::FULL).await?;
+        let converted = match StoredBlob::take(&mut blob) {
+            Some(file) => {
+                let conversion = self.convert_from(|stop| stop.reader(file), vacant, WhenFull::Wait)?;
+                match conversion.finish().await {
+                    // The diff_id alone was checked: the error may come from damage of the blob.
+                    Err(e) => return Err(content::verify_after(&self.cache, layer, e).await),
+                    converted => converted?,
+                }
+            }
+            None => self.convert_stream(blob, vacant).await?,
+        };
+        let put_off = || Error::new(ErrorKind::Internal, "a conversion was put off");
+        self.publish(layer, converted.ok_or_else(put_off)?, diff_id).await.map(Some)
+    }
+
+    /// Converts the blob of a cache that has no file of it.
+    async fn convert_stream(&self, mut blob: Blob, vacant: Vacant) -> Result<Option<Converted>> {
         let mut conversion = self.convert(vacant, WhenFull::Wait)?;
         while let Some(chunk) = blob.chunk().await.transpose() {
             let is_last = chunk.is_err();
@@ -135,9 +161,7 @@ impl Engine<'_> {
             }
         }
         conversion.end().await;
-        let put_off = || Error::new(ErrorKind::Internal, "a conversion was put off");
-        let converted = conversion.finish().await?.ok_or_else(put_off)?;
-        self.publish(layer, converted, diff_id).await.map(Some)
+        conversion.finish().await
     }
 
     /// Downloads a blob, and converts it in the same pass when it starts at its first byte.

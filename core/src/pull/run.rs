@@ -285,6 +285,8 @@ impl Engine<'_> {
                 None => unique.push((layer.clone(), diff_id)),
             }
         }
+        // The longest first, so that none of them is left when the others are done.
+        unique.sort_by_key(|(layer, _)| std::cmp::Reverse(layer.size()));
         // Owned descriptors: with borrowed ones the compiler cannot prove that a pull may move between threads.
         let jobs =
             unique.into_iter().map(|(layer, diff_id)| async move { self.layer(&layer, diff_id).await });

@@ -1,0 +1,177 @@
+//! The hashes of a layer's blob and of its tar.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use super::fault::LayerFault;
+use super::pool::{BATCH, Chunk};
+use super::{Compression, LayerOptions};
+use crate::digest::Hasher;
+use crate::{Descriptor, Digest, Error, Result};
+
+/// What a chunk is a part of.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Part {
+    /// The bytes as they come.
+    Blob,
+    /// The uncompressed tar.
+    Tar,
+    /// The bytes of a layer that is not compressed.
+    Both,
+}
+
+/// The hashes, and the chunks that are not hashed yet. Any thread may hash the next one.
+pub(super) struct Hashes {
+    hashers: Mutex<Hashers>,
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+/// Chunks hold buffers of pools, which bound their number.
+#[derive(Default)]
+struct Queue {
+    chunks: VecDeque<(Part, Arc<Chunk>)>,
+    /// Whether a thread waits for chunks.
+    is_awaited: bool,
+    is_closed: bool,
+}
+
+/// What is hashed.
+pub(super) struct Hashers {
+    blob: Option<Hasher>,
+    tar: Option<Hasher>,
+    /// One digest is that of both.
+    is_plain: bool,
+}
+
+/// The digests that were asked for.
+pub(super) struct Digests {
+    pub(super) blob: Option<Digest>,
+    pub(super) tar: Option<Digest>,
+}
+
+impl Hashers {
+    /// Those that are asked for: by the algorithm of what is expected, by sha256 when nothing is. What is both blob and tar is
+    /// hashed once, if both digests are by one algorithm.
+    pub(super) fn new(compression: Compression, options: &LayerOptions) -> Result<Self> {
+        let (blob, diff_id) = (options.blob.as_ref().map(Descriptor::digest), options.diff_id.as_ref());
+        let is_plain = compression == Compression::None;
+        let is_once = is_plain && options.hashes_blob() && algorithm_of(blob) == algorithm_of(diff_id);
+        let hasher = |is_wanted: bool, expected: Option<&Digest>| {
+            is_wanted.then(|| expected.map_or_else(|| Ok(Hasher::sha256()), Hasher::like)).transpose()
+        };
+        let blob = hasher(options.hashes_blob(), blob)?;
+        let tar = hasher(options.hashes_tar() && !is_once, diff_id)?;
+        Ok(Self { blob, tar, is_plain })
+    }
+
+    fn update(&mut self, part: Part, bytes: &[u8]) {
+        let blob = self.blob.as_mut().filter(|_| part != Part::Tar);
+        let tar = self.tar.as_mut().filter(|_| part != Part::Blob);
+        blob.into_iter().chain(tar).for_each(|hasher| hasher.update(bytes));
+    }
+
+    fn finish(&mut self) -> Digests {
+        let (blob, tar) = (self.blob.take().map(Hasher::finish), self.tar.take().map(Hasher::finish));
+        if !self.is_plain {
+            return Digests { blob, tar };
+        }
+        Digests { blob: blob.clone().or_else(|| tar.clone()), tar: tar.or(blob) }
+    }
+}
+
+impl Hashes {
+    pub(super) fn new(hashers: Hashers) -> Arc<Self> {
+        let (hashers, queue, changed) = (Mutex::new(hashers), Mutex::default(), Condvar::new());
+        Arc::new(Self { hashers, queue, changed })
+    }
+
+    /// Adds the next chunk of a stream.
+    pub(super) fn add(&self, part: Part, chunk: &Arc<Chunk>) {
+        let mut queue = self.queue();
+        queue.chunks.push_back((part, chunk.clone()));
+        if queue.is_awaited && queue.chunks.len() >= BATCH {
+            queue.is_awaited = false;
+            self.changed.notify_one();
+        }
+    }
+
+    /// Hashes a chunk, if more than so many wait; `false` when there are none, or another thread hashes one.
+    pub(super) fn help(&self, more_than: usize) -> bool {
+        let Ok(mut hashers) = self.hashers.try_lock() else { return false };
+        let mut queue = self.queue();
+        let next = if queue.chunks.len() > more_than { queue.chunks.pop_front() } else { None };
+        drop(queue);
+        let Some((part, chunk)) = next else { return false };
+        hashers.update(part, &chunk);
+        true
+    }
+
+    /// Whether every chunk is hashed, or being hashed.
+    pub(super) fn is_done(&self) -> bool {
+        self.queue().chunks.is_empty()
+    }
+
+    /// Hashes what comes on a thread of its own, if anything is hashed, until the result is dropped.
+    ///
+    /// # Errors
+    /// `Io` when no thread can be started.
+    pub(super) fn on_thread(self: &Arc<Self>) -> Result<Option<HashThread>> {
+        if self.hashers.lock().is_ok_and(|hashers| hashers.blob.is_none() && hashers.tar.is_none()) {
+            return Ok(None);
+        }
+        let hashes = self.clone();
+        let thread = thread::Builder::new().name("layer-hash".to_owned()).spawn(move || hashes.run());
+        thread.map_err(|e| Error::io("starting a thread", e))?;
+        Ok(Some(HashThread(self.clone())))
+    }
+
+    fn run(&self) {
+        while self.wait() {
+            while self.help(0) {}
+        }
+    }
+
+    /// Waits until there are enough chunks to be woken for; `false` when no more are hashed here.
+    fn wait(&self) -> bool {
+        let mut queue = self.queue();
+        queue.is_awaited = true;
+        let is_idle = |queue: &mut Queue| queue.chunks.len() < BATCH && !queue.is_closed;
+        queue = self.changed.wait_while(queue, is_idle).unwrap_or_else(PoisonError::into_inner);
+        queue.is_awaited = false;
+        !queue.is_closed
+    }
+
+    /// Hashes what is left, and yields the digests.
+    ///
+    /// # Errors
+    /// `Internal` when a thread has panicked within a hash.
+    pub(super) fn finish(&self) -> Result<Digests> {
+        self.queue().is_closed = true;
+        let mut hashers = self.hashers.lock().map_err(|_| LayerFault::Thread)?;
+        for (part, chunk) in std::mem::take(&mut self.queue().chunks) {
+            hashers.update(part, &chunk);
+        }
+        Ok(hashers.finish())
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A thread that hashes. It ends when this is dropped.
+pub(super) struct HashThread(Arc<Hashes>);
+
+impl Drop for HashThread {
+    fn drop(&mut self) {
+        self.0.queue().is_closed = true;
+        self.0.changed.notify_one();
+    }
+}
+
+/// What a stream is hashed by.
+fn algorithm_of(expected: Option<&Digest>) -> &str {
+    expected.map_or("sha256", |digest| digest.algorithm().as_ref())
+}
