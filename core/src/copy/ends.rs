@@ -247,6 +247,10 @@ impl Ends<'_> {
             match put(from, is_whole).await {
                 // The bytes of an attempt before may have been wrong: all of it once more.
                 Err(e) if from > 0 && *e.kind() == ErrorKind::Corrupt => put(0, false).await,
+                // Another writer, which was asked to stop, has completed it meanwhile, or given it up.
+                Err(e) if *e.kind() == ErrorKind::Unavailable && self.partial(blob).await? < from => {
+                    if self.session.has_blob(blob).await? { Ok(()) } else { put(0, false).await }
+                }
                 outcome => outcome,
             }
         };

@@ -1,10 +1,17 @@
 //! The copy engine.
 
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
 use plyfold_core::memory::{MemoryCache, MemoryRegistry};
+use plyfold_core::pull::Retry;
 use plyfold_core::{
-    Advice, CacheProviderExt, CopyFault, CopyFrom, CopyJob, CopyOptions, Descriptor, Document, ErrorKind,
-    ImageRegistry, ImageRegistryExt, ImageSourceExt, MediaType, Platforms, RawManifest, Sparse,
-    copied_descriptor, copy, copy_all, copy_from, digest, reference,
+    Advice, Blob, BlobRange, CacheProviderExt, Capabilities, CopyFault, CopyFrom, CopyJob, CopyOptions,
+    Descriptor, Digest, Document, Error, ErrorKind, ImageRegistry, ImageRegistryExt, ImageSourceExt,
+    MediaType, Platforms, RawManifest, Reference, Result, Sparse, copied_descriptor, copy, copy_all,
+    copy_from, digest, reference,
 };
 use serde_json::json;
 
@@ -56,6 +63,84 @@ async fn damage_and_read_only_targets_leave_no_name() {
     let error = copy(&from, &image, &read_only, &target, &CopyOptions::default()).await.unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Unsupported);
     assert!(!read_only.capabilities().push);
+}
+
+/// The layer of which [`Overtaken`] has a part.
+fn overtaken() -> Digest {
+    digest::sha256(&layer("a", 10))
+}
+
+/// A target with a part of one blob, which another writer completes, or gives up, before the copy goes on with it.
+#[derive(Clone, Debug)]
+struct Overtaken {
+    inner: MemoryRegistry,
+    is_completed: bool,
+    pushed: Arc<AtomicBool>,
+}
+
+impl fmt::Display for Overtaken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+#[async_trait]
+impl ImageRegistry for Overtaken {
+    async fn manifest(&self, reference: &Reference) -> Result<RawManifest> {
+        self.inner.manifest(reference).await
+    }
+
+    async fn blob(&self, reference: &Reference, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
+        self.inner.blob(reference, blob, range).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { partial_blobs: true, ..self.inner.capabilities() }
+    }
+
+    async fn has_blob(&self, reference: &Reference, blob: &Descriptor) -> Result<bool> {
+        Ok(self.inner.blob(reference, blob, BlobRange::FULL).await.is_ok())
+    }
+
+    async fn partial_blob(&self, _: &Reference, blob: &Descriptor) -> Result<u64> {
+        let is_there = *blob.digest() == overtaken() && !self.pushed.load(Ordering::SeqCst);
+        Ok(if is_there { 3 } else { 0 })
+    }
+
+    async fn push_blob(&self, reference: &Reference, blob: Blob) -> Result<()> {
+        if *blob.descriptor().digest() == overtaken() && !self.pushed.swap(true, Ordering::SeqCst) {
+            assert_eq!(blob.offset(), 3, "the copy goes on with the part");
+            if self.is_completed {
+                self.inner.insert_blob(reference, overtaken(), layer("a", 10));
+            }
+            return Err(Error::new(ErrorKind::Unavailable, "the beginning is no longer there"));
+        }
+        self.inner.push_blob(reference, blob).await
+    }
+
+    async fn push_manifest(&self, reference: &Reference, manifest: &RawManifest) -> Result<()> {
+        self.inner.push_manifest(reference, manifest).await
+    }
+}
+
+/// What a copy before has left may still be at work when the next one begins.
+#[tokio::test]
+async fn a_part_that_another_writer_completes_or_gives_up_is_no_error() {
+    let (from, image) = (MemoryRegistry::new("a"), name("example.com/app:1"));
+    put_image(&from, &image, ("linux", "amd64"), &[layer("a", 10)]);
+    for is_completed in [true, false] {
+        let inner = MemoryRegistry::new("b");
+        let to = Overtaken { inner: inner.clone(), is_completed, pushed: Arc::default() };
+        let options = CopyOptions {
+            retry: Retry { attempts: 1, ..Retry::default() },
+            concurrency: 1,
+            ..CopyOptions::default()
+        };
+        copy(&from, &image, &to, &image, &options).await.unwrap();
+        let source = inner.image(&image, &AMD64.parse().unwrap()).await.unwrap();
+        let content = inner.blob(&image, &source.layers().unwrap()[0], BlobRange::FULL).await.unwrap();
+        assert_eq!(content.bytes(1 << 20).await.unwrap(), layer("a", 10));
+    }
 }
 
 /// All names of a copy are set together, after all content: a target that has no room for the last image has none of the
