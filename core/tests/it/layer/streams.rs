@@ -1,8 +1,8 @@
 //! Compression, digests, limits of the stream, and threads that fail.
 
 use std::io::{self, Read};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -262,6 +262,50 @@ fn a_stage_that_fails_is_an_error() {
         let source = Then(io::Cursor::new(bytes), panics);
         let mut layer = LayerTar::new(source, LayerOptions::default()).unwrap();
         assert_eq!(layer.finish().unwrap_err().kind(), &ErrorKind::Internal);
+    }
+}
+
+/// A source that notes the names of the threads that read it.
+struct ReadBy(io::Cursor<Vec<u8>>, Arc<Mutex<Vec<String>>>);
+
+impl Read for ReadBy {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let name = thread::current().name().unwrap_or_default().to_owned();
+        let mut names = self.1.lock().unwrap();
+        if names.last() != Some(&name) {
+            names.push(name);
+        }
+        drop(names);
+        self.0.read(buffer)
+    }
+}
+
+/// A thread is started for what takes long: to inflate more than the first read brings.
+#[test]
+fn only_what_is_inflated_and_long_has_a_thread_of_its_own() {
+    let own = thread::current().name().unwrap_or_default().to_owned();
+    let small = Archive::default().file("a", b"first").end();
+    let mut state = 1_u32;
+    let noise = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state as u8
+    });
+    let large = Archive::default().file("a", &noise.take(700_000).collect::<Vec<_>>()).end();
+    let both = [own.as_str(), "layer-inflate"];
+    for (bytes, expected) in [
+        (small.clone(), &both[..1]),
+        (gzip(&small), &both[..1]),
+        (zstd(&small), &both[..1]),
+        (large.clone(), &both[..1]),
+        (gzip(&large), &both),
+        (zstd(&large), &both),
+    ] {
+        let names = Arc::<Mutex<Vec<String>>>::default();
+        let source = ReadBy(io::Cursor::new(bytes), names.clone());
+        LayerTar::new(source, LayerOptions::default()).unwrap().finish().unwrap();
+        assert_eq!(*names.lock().unwrap(), expected);
     }
 }
 
