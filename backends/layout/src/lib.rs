@@ -29,6 +29,7 @@ mod backend;
 mod config;
 mod dir;
 mod durable;
+mod early_sync;
 mod files;
 mod root;
 mod store;

@@ -18,6 +18,7 @@ use super::quarantine::quarantine;
 use super::queue::Queued;
 use super::xxh3;
 use crate::durable::{self, Temp};
+use crate::early_sync::EarlySync;
 use crate::root::{PathKind, Root};
 
 /// Chunks between the download and the thread that hashes and writes them. Backends yield at most some hundred
@@ -158,6 +159,7 @@ struct Partial {
     hasher: Hasher,
     xxh3: Xxh3,
     length: u64,
+    early: EarlySync,
 }
 
 impl Partial {
@@ -168,7 +170,8 @@ impl Partial {
         let held = temp.file().metadata().map_err(at)?.len();
         let file = BufWriter::with_capacity(BUFFER, temp.share()?);
         let xxh3 = Xxh3::default();
-        let mut partial = Self { root, blob, temp, file, hasher, xxh3, length: 0 };
+        let mut partial =
+            Self { root, blob, temp, file, hasher, xxh3, length: 0, early: EarlySync::default() };
         if held > partial.blob.size() {
             partial.restart()?;
             return Ok(partial);
@@ -209,7 +212,9 @@ impl Partial {
         self.hasher.update(bytes);
         self.xxh3.update(bytes);
         self.length += bytes.len() as u64;
-        self.file.write_all(bytes).map_err(|e| self.at(e))
+        self.file.write_all(bytes).map_err(|e| self.at(e))?;
+        self.early.wrote(self.file.get_ref(), bytes.len() as u64);
+        Ok(())
     }
 
     fn flush(&mut self) -> Result<()> {
@@ -228,7 +233,8 @@ impl Partial {
 
     fn publish(mut self) -> Result<()> {
         self.flush()?;
-        let Self { root, blob, mut temp, file: _held, hasher, xxh3, length } = self;
+        self.early.finish().map_err(|e| self.at(e))?;
+        let Self { root, blob, mut temp, file: _held, hasher, xxh3, length, early: _ended } = self;
         let actual = hasher.finish();
         if length != blob.size() || actual != *blob.digest() {
             return Err(mismatch(&blob, Some(actual), length));
