@@ -83,18 +83,17 @@ impl ChunkMaker {
         let buffer = source.pool.take().ok_or(LayerFault::Thread)?;
         let input = source.fill(buffer, &options, link)?;
         let compression = Compression::by_magic(&input);
-        let hashers = Hashers::new(compression, &options)?;
-        let hashes = Hashes::new(hashers);
+        let hashes = Hashes::new(Hashers::new(compression, &options)?);
         let codec = Codec::new(compression)?;
         hashes.add(if codec.is_some() { Part::Blob } else { Part::Both }, &input);
         // What inflates and what reads take turns at hashing; what is not inflated is all hash.
         let is_apart = codec.is_none() && input.is_full();
-        let _hash_thread = if is_apart { hashes.on_thread()? } else { None };
+        let thread = if is_apart { hashes.on_thread()? } else { None };
         let (at, is_holding, output, taken, size) = (0, false, Pool::new(INFLATED), 0, 0);
         Ok(Self {
             source,
             hashes,
-            _hash_thread,
+            _hash_thread: thread,
             compression,
             codec,
             input,

@@ -33,7 +33,7 @@ pub(super) struct Uncompressed {
 /// Where the bytes come from.
 enum Pieces {
     /// Nothing is read yet.
-    New(Option<(Source, LayerOptions)>),
+    New(Option<Box<(Source, LayerOptions)>>),
     /// This thread: nothing is inflated, or so little that a thread would cost more than it saves.
     Here(Box<ChunkMaker>, Link),
     /// A thread that inflates; this one hashes.
@@ -52,7 +52,7 @@ impl Pieces {
     fn make(&mut self) -> Result<Piece<Totals>> {
         match self {
             Self::New(layer) => {
-                let (source, options) = layer.take().ok_or(LayerFault::Thread)?;
+                let (source, options) = *layer.take().ok_or(LayerFault::Thread)?;
                 *self = Self::begin(source, options)?;
                 self.make()
             }
@@ -93,7 +93,7 @@ impl Maker {
 impl Uncompressed {
     /// A layer of which nothing is read before the first bytes are asked for.
     pub(super) fn new(source: impl Read + Send + 'static, options: &LayerOptions) -> Self {
-        Self::of(Pieces::New(Some((Source::new(Box::new(source)), options.clone()))))
+        Self::of(Pieces::New(Some(Box::new((Source::new(Box::new(source)), options.clone())))))
     }
 
     /// A plain tar of which nothing is hashed: what is skipped is not read.
