@@ -53,12 +53,12 @@ impl Link {
         self.changed.notify_one();
     }
 
-    /// Whether nobody reads any more.
+    /// Whether the reader is gone.
     pub(super) fn is_closed(&self) -> bool {
         self.state().is_closed
     }
 
-    /// Nobody reads any more.
+    /// The reader is gone.
     pub(super) fn close(&self) {
         let mut state = self.state();
         state.is_closed = true;
