@@ -10,7 +10,7 @@ use std::io::BufWriter;
 use crate::Result;
 use crate::range_write::RangeWrite;
 use crate::tar_out::TarOut;
-use crate::tree::{Kind, MergedTree, NodeId, Place};
+use crate::tree::{Kind, MergedTree, NodeId, Places};
 
 mod holes;
 mod writer;
@@ -51,17 +51,22 @@ const BUFFER: usize = 256 << 10;
 /// ```
 pub fn flatten(image: &MergedTree, out: &mut dyn RangeWrite) -> Result<()> {
     let tree = image.tree();
-    let mut first: Vec<Option<Place>> = vec![None; tree.capacity()];
+    let mut first = Places::new(tree);
     let mut tar = TarOut::new(BufWriter::with_capacity(BUFFER, out));
     let mut walk = tree.walk();
     while let Some((place, id)) = walk.step() {
         let node = tree.node(id);
-        if let Some(target) = first[id.index()] {
-            let target = tree.path(target, |directory| first[directory.index()]);
+        if let Some(target) = first.get(id) {
+            let target = tree.path(target, |directory| first.get(directory));
             header(&mut tar, &walk.path(), node, Item::HardLink(target.as_bytes()))?;
             continue;
         }
-        first[id.index()] = place;
+        // Of others no second name comes, and none below them.
+        if let Some(place) = place
+            && (node.directory().is_some() || tree.links(id) > 1)
+        {
+            first.set(id, place);
+        }
         match &node.kind {
             // No tar has sockets, so none came in by one.
             Kind::Socket => {}

@@ -52,9 +52,9 @@ impl Default for LayerLimits {
 /// [`Limit`](crate::ErrorKind::Limit).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct TreeLimits {
-    /// Files of any kind. A file takes up to 130 bytes of memory, its names apart.
+    /// Files of any kind. A file takes up to 110 bytes of memory, its names apart, with what a format takes to write it.
     pub files: u64,
-    /// Bytes of all names.
+    /// Bytes of all names. A name takes 17 bytes besides.
     pub names: u64,
     /// Bytes of all extended attributes, targets of symbolic links, whiteouts, runs of sparse files, links to lower
     /// layers, and directories that no entry made with the names in them. Each counts with what it takes besides its

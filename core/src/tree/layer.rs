@@ -73,7 +73,7 @@ impl<C: HeapSize> LayerTreeBuilder<C> {
         let mut lower_links = std::mem::take(&mut self.links).settle(&mut self.tree)?;
         let assumed = self.assumed()?;
         self.tree.finish();
-        for node in &mut self.tree.nodes {
+        for node in self.tree.nodes.iter_mut() {
             if let Kind::Directory(directory) = &mut node.kind
                 && directory.opaque
             {

@@ -2,6 +2,7 @@
 
 use crate::Result;
 
+use super::pages::Pages;
 use super::{HeapSize, Kind, LayerTree, Node, Tree};
 
 impl<C: HeapSize> LayerTree<C> {
@@ -23,7 +24,8 @@ impl<C: HeapSize> Tree<C> {
     pub fn map_contents<D: HeapSize>(self, mut map: impl FnMut(u64, C) -> Result<D>) -> Result<Tree<D>> {
         let Self { nodes, names, limits, bytes, grant, sets } = self;
         let (mut before, mut after) = (0, 0);
-        let nodes = nodes.into_iter().map(|node| {
+        let mut mapped = Pages::new();
+        for node in nodes {
             let Node { kind, mode, uid, gid, mtime, xattrs, names } = node;
             let kind = match kind {
                 Kind::BlockDevice { major, minor } => Kind::BlockDevice { major, minor },
@@ -39,11 +41,10 @@ impl<C: HeapSize> Tree<C> {
                 Kind::Socket => Kind::Socket,
                 Kind::Symlink { target } => Kind::Symlink { target },
             };
-            Ok(Node { kind, mode, uid, gid, mtime, xattrs, names })
-        });
-        let nodes = nodes.collect::<Result<Vec<_>>>()?;
+            mapped.push(Node { kind, mode, uid, gid, mtime, xattrs, names });
+        }
         let bytes = bytes.saturating_sub(before as u64);
-        let mut tree = Tree { nodes, names, limits, bytes, grant, sets };
+        let mut tree = Tree { nodes: mapped, names, limits, bytes, grant, sets };
         tree.charge(after)?;
         Ok(tree)
     }

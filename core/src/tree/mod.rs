@@ -55,7 +55,8 @@
 //!
 //! # Memory
 //!
-//! A file takes 64 bytes, each of its names 20 and the name's own bytes. What else a tree holds (extended attributes,
+//! A file takes 64 bytes, each of its names 17 and the name's own bytes. A tree grows by pages of 64 KiB, and nothing in
+//! it is copied to a larger place. What else a tree holds (extended attributes,
 //! targets of symbolic links, whiteouts, runs of sparse files, directories that no entry made) is counted as it
 //! comes; [`TreeLimits`](crate::layer::TreeLimits) bounds it all. Nothing recurses, so a tree may be as deep as a
 //! path may be long.
@@ -71,6 +72,7 @@ mod merged;
 mod names;
 mod node;
 mod order;
+mod pages;
 mod pending;
 mod resolve;
 mod stack;
@@ -87,7 +89,7 @@ pub(crate) use merged::Watched;
 pub use merged::{Extent, FileData, LayerContent, LayerFile, LayerReader, LayerRun, LayerSource, MergedTree};
 pub use node::{Children, Directory, HeapSize, Kind, Node, NodeId, Tree};
 pub use pending::LowerLink;
-pub(crate) use walk::Place;
+pub(crate) use walk::Places;
 pub use walk::Walk;
 pub use xattrs::{
     DroppedXattrs, XATTR_PREFIXES, Xattrs, XattrsIter, is_kept_xattr, is_overlay_xattr, xattr_prefix,

@@ -1,9 +1,11 @@
-//! The names of all directories of a tree, in two arenas: 20 bytes for each, and the bytes of the names.
+//! The names of all directories of a tree, in two arenas: 16 bytes for each, and the bytes of the names with their lengths.
 //!
 //! A directory's names are a treap (a binary search tree by name, a heap by a pseudo-random priority): it needs
 //! nothing but two references in each name, stays balanced whatever order the names come in, and moves to another
 //! directory or another tree without being copied. The priorities come from a key that no layer can know, so no
 //! layer can choose names that unbalance it. Nothing here recurses.
+//!
+//! Names that come in order, as those of an image's directory do, are put behind the last one without a search.
 
 use std::cmp::Ordering;
 use std::hash::{BuildHasher as _, RandomState};
@@ -11,6 +13,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use crate::Result;
 
 use super::fault::TreeFault;
+use super::pages::{Pages, Texts};
 
 /// No name.
 pub(super) const NONE: u32 = u32::MAX;
@@ -21,20 +24,21 @@ pub(super) type LinkId = u32;
 /// A name and what it leads to.
 #[derive(Clone, Copy, Debug)]
 struct Link {
-    /// Where the name's bytes start.
-    start: u32,
+    /// Where the name's bytes are.
+    text: u32,
     child: u32,
     /// Less and greater names.
     below: [LinkId; 2],
-    length: u16,
 }
 
 /// All names of a tree.
 #[derive(Clone, Debug)]
 pub(super) struct Names {
-    links: Vec<Link>,
-    bytes: Vec<u8>,
+    links: Pages<Link>,
+    texts: Texts,
     key: u64,
+    /// The way from a root to the greatest name below it: that of the last name which was put behind all others.
+    spine: Vec<LinkId>,
 }
 
 /// Where a reference to a link is kept: on a side below another one, or at the root.
@@ -42,7 +46,8 @@ type Slot = Option<(LinkId, usize)>;
 
 impl Names {
     pub(super) fn new() -> Self {
-        Self { links: Vec::new(), bytes: Vec::new(), key: RandomState::new().hash_one(0) }
+        let key = RandomState::new().hash_one(0);
+        Self { links: Pages::new(), texts: Texts::default(), key, spine: Vec::new() }
     }
 
     /// The number of names ever made.
@@ -52,12 +57,11 @@ impl Names {
 
     /// Bytes of all names ever made.
     pub(super) fn byte_count(&self) -> usize {
-        self.bytes.len()
+        self.texts.byte_count()
     }
 
     pub(super) fn name(&self, link: LinkId) -> &[u8] {
-        let Link { start, length, .. } = self.links[link as usize];
-        &self.bytes[start as usize..start as usize + usize::from(length)]
+        self.texts.text(self.links[link as usize].text)
     }
 
     pub(super) fn child(&self, link: LinkId) -> u32 {
@@ -71,19 +75,21 @@ impl Names {
     /// A new name that no directory has yet.
     ///
     /// # Errors
-    /// `Limit` for a name of more than 65,535 bytes, and when the arenas are full.
+    /// `Limit` for a name of more than 65,533 bytes, and when the arenas are full.
     pub(super) fn push(&mut self, name: &[u8], child: u32) -> Result<LinkId> {
-        let full = || TreeFault::NamesFull(self.links.len(), self.bytes.len());
-        let length = u16::try_from(name.len()).map_err(|_| full())?;
-        let start = u32::try_from(self.bytes.len()).map_err(|_| full())?;
-        let id = u32::try_from(self.links.len()).ok().filter(|id| *id < NONE).ok_or_else(full)?;
-        self.bytes.extend_from_slice(name);
-        self.links.push(Link { start, child, below: [NONE; 2], length });
+        let count = self.links.len();
+        let id = u32::try_from(count).ok().filter(|id| *id < NONE);
+        let pushed = id.and_then(|id| Some((id, self.texts.push(name)?)));
+        let (id, text) = pushed.ok_or_else(|| TreeFault::NamesFull(count, self.byte_count()))?;
+        self.links.push(Link { text, child, below: [NONE; 2] });
         Ok(id)
     }
 
     /// The link of that name below `root`.
     pub(super) fn find(&self, root: LinkId, name: &[u8]) -> Option<LinkId> {
+        if self.is_behind(root, name) {
+            return None;
+        }
         let mut at = root;
         while at != NONE {
             // An index from the order would keep the processor from reading the next link before the names are compared.
@@ -100,15 +106,21 @@ impl Names {
     /// Puts a link below `root`, which has none of its name.
     pub(super) fn insert(&mut self, root: &mut LinkId, link: LinkId) {
         let priority = self.priority(link);
-        let (mut slot, mut at) = (None, *root);
+        if *root == NONE || self.is_behind(*root, self.name(link)) {
+            return self.insert_behind(root, link, priority);
+        }
+        self.spine.clear();
+        let (mut slot, mut at, mut is_last) = (None, *root, true);
         while at != NONE && self.priority(at) >= priority {
             let side = self.side(at, link);
+            is_last &= side == 1;
             (slot, at) = (Some((at, side)), self.links[at as usize].below[side]);
         }
         // What stands below is split by the name.
         let mut ends = [(link, 0), (link, 1)];
         while at != NONE {
             let side = self.side(at, link);
+            is_last &= side == 1;
             self.set(Some(ends[1 - side]), at, root);
             ends[1 - side] = (at, side);
             at = self.links[at as usize].below[side];
@@ -117,11 +129,45 @@ impl Names {
             self.set(Some(end), NONE, root);
         }
         self.set(slot, link, root);
+        if is_last {
+            let mut at = *root;
+            while at != NONE {
+                self.spine.push(at);
+                at = self.links[at as usize].below[1];
+            }
+        }
+    }
+
+    /// Whether the name is known to be greater than all below `root`.
+    fn is_behind(&self, root: LinkId, name: &[u8]) -> bool {
+        match self.spine[..] {
+            [first, .., last] | [first @ last] if first == root => name > self.name(last),
+            _ => false,
+        }
+    }
+
+    /// As [`Names::insert`], for a name that is greater than all others.
+    fn insert_behind(&mut self, root: &mut LinkId, link: LinkId, upper: u64) {
+        if *root == NONE {
+            self.spine.clear();
+        }
+        let mut below = NONE;
+        while let Some(at) = self.spine.pop_if(|at| priority(self.key, *at) < upper) {
+            below = at;
+        }
+        self.links[link as usize].below = [below, NONE];
+        let slot = self.spine.last().map(|at| (*at, 1));
+        self.set(slot, link, root);
+        self.spine.push(link);
     }
 
     /// Takes the link of that name out of `root`.
     pub(super) fn remove(&mut self, root: &mut LinkId, name: &[u8]) -> Option<LinkId> {
         let (mut slot, mut at) = (None, *root);
+        // Of a name that is not found nothing changes.
+        if at != NONE {
+            self.spine.clear();
+        }
         loop {
             if at == NONE {
                 return None;
@@ -160,20 +206,15 @@ impl Names {
     pub(super) fn append(&mut self, other: Self, by: u32) -> Result<u32> {
         let full = || TreeFault::TooManyNames;
         let moved = u32::try_from(self.links.len()).map_err(|_| full())?;
-        let start = u32::try_from(self.bytes.len()).map_err(|_| full())?;
-        let ends = (self.links.len() + other.links.len(), self.bytes.len() + other.bytes.len());
-        if ends.0 >= NONE as usize || u32::try_from(ends.1).is_err() {
+        if self.links.len() + other.links.len() >= NONE as usize {
             return Err(full().into());
         }
+        let texts = self.texts.append(other.texts).ok_or_else(full)?;
         let shift = |link: u32| if link == NONE { NONE } else { link + moved };
-        self.links.extend(other.links.iter().map(|link| Link {
-            start: link.start + start,
-            child: if link.child == NONE { NONE } else { link.child + by },
-            below: link.below.map(shift),
-            length: link.length,
-        }));
-        drop(other.links);
-        self.bytes.extend_from_slice(&other.bytes);
+        for Link { text, child, below } in other.links {
+            let child = if child == NONE { NONE } else { child + by };
+            self.links.push(Link { text: text + texts, child, below: below.map(shift) });
+        }
         Ok(moved)
     }
 
@@ -189,13 +230,17 @@ impl Names {
         }
     }
 
-    /// The finalizer of `SplitMix64` over key and place.
     fn priority(&self, link: LinkId) -> u64 {
-        let mut mixed = self.key.wrapping_add(u64::from(link).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        priority(self.key, link)
     }
+}
+
+/// The finalizer of `SplitMix64` over key and place.
+fn priority(key: u64, link: LinkId) -> u64 {
+    let mut mixed = key.wrapping_add(u64::from(link).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
 
 /// A place within the names of a directory. It borrows nothing: a link that it has passed may be moved.

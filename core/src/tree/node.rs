@@ -8,15 +8,16 @@ use crate::{Advice, Error, Result, Size};
 use super::Xattrs;
 use super::fault::TreeFault;
 use super::names::{Cursor, LinkId, NONE, Names};
+use super::pages::Pages;
 
 /// Bytes that a directory without an entry takes, its name's bytes apart.
 const IMPLIED_BYTES: usize = 192;
 /// The most that its own name and one in it count, where what implied it is not known.
 const IMPLIED_NAMES: usize = 510;
-/// Bytes that a node takes, here and in the plan of a writer.
+/// Bytes that a node takes, here and in the plan of a writer: 64 or 72, and at most 36.
 const NODE_BYTES: usize = 110;
-/// Bytes that a name takes, its own bytes apart.
-const NAME_BYTES: usize = 20;
+/// Bytes that a name takes, its own bytes apart: 16, and its length.
+const NAME_BYTES: usize = 17;
 /// Bytes that a whiteout takes, its name apart.
 const WHITEOUT_BYTES: usize = 64;
 
@@ -156,7 +157,8 @@ impl<C: HeapSize> Node<C> {
         match &self.kind {
             Kind::Directory(directory) if directory.implied => IMPLIED_BYTES,
             Kind::File { content, .. } => content.heap_bytes(),
-            Kind::Symlink { target } => target.len(),
+            // As allocators round it.
+            Kind::Symlink { target } => (target.len() + 8).next_multiple_of(16).max(32),
             _ => 0,
         }
     }
@@ -165,7 +167,7 @@ impl<C: HeapSize> Node<C> {
 /// A root file system's metadata. See [the module](super).
 #[derive(Clone, Debug)]
 pub struct Tree<C> {
-    pub(super) nodes: Vec<Node<C>>,
+    pub(super) nodes: Pages<Node<C>>,
     pub(super) names: Names,
     pub(super) limits: TreeLimits,
     /// Bytes counted by [`TreeLimits::metadata`].
@@ -185,7 +187,8 @@ impl<C> Tree<C> {
     /// As [`Tree::new`], within other limits.
     pub fn within(limits: TreeLimits) -> Self {
         let grant = Grant::new(limits.share.clone());
-        let (nodes, names) = (vec![Node::implied_directory()], Names::new());
+        let (mut nodes, names) = (Pages::new(), Names::new());
+        nodes.push(Node::implied_directory());
         Self { nodes, names, limits, bytes: 0, grant, sets: HashSet::new() }
     }
 
@@ -306,9 +309,11 @@ impl<C> Tree<C> {
                 hidden.push(link);
             }
         }
-        for link in hidden {
-            let name = self.names.name(link).to_vec();
+        for link in &hidden {
+            let name = self.names.name(*link).to_vec();
             self.names.remove(&mut children, &name);
+        }
+        for link in hidden {
             self.names.insert(&mut whiteouts, link);
         }
         self.set_names(directory, children, whiteouts);
@@ -427,7 +432,7 @@ impl<C> Tree<C> {
     /// Counts every file's names, once the last change has been made.
     pub fn finish(&mut self) {
         self.sets = HashSet::new();
-        for node in &mut self.nodes {
+        for node in self.nodes.iter_mut() {
             node.names = 0;
         }
         self.node_mut(NodeId::ROOT).names = 1;
@@ -538,7 +543,7 @@ pub(super) fn path_of<'a>(names: impl Iterator<Item = &'a [u8]>) -> ImagePath {
 mod tests {
     use super::{Kind, Node};
 
-    /// 64 bytes and the 20 of a name are what most files take.
+    /// 64 bytes and the 17 of a name are what most files take.
     #[test]
     fn a_node_is_small() {
         assert_eq!(size_of::<Kind<[u32; 2]>>(), 24);

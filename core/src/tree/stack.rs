@@ -8,6 +8,7 @@ use crate::layer::TreeLimits;
 use super::merge::Merge;
 use super::names::{LinkId, NONE, Names};
 use super::node::{check_names, too_many};
+use super::pages::Pages;
 use super::{HeapSize, Kind, LayerTree, Node, NodeId, Tree};
 
 /// Unreachable nodes are counted again when the arena has grown by this many names.
@@ -78,8 +79,10 @@ impl<C: HeapSize> Tree<C> {
     /// The bottom layer is the image, without its whiteouts and opaque marks. It is moved, not copied.
     fn become_bottom(&mut self, bottom: Self) -> Result<()> {
         let limits = std::mem::take(&mut self.limits);
-        *self = Self { limits, ..bottom };
-        self.settle(NodeId::ROOT);
+        *self = Self { limits, sets: HashSet::new(), ..bottom };
+        for node in self.nodes.iter_mut() {
+            settle(node);
+        }
         check_names(self.names.byte_count(), &self.limits)?;
         self.check_files(0)?;
         self.charge(0)
@@ -106,13 +109,13 @@ impl<C: HeapSize> Tree<C> {
         let root = self.check_files(other.nodes.len())?;
         let moved = self.names.append(other.names, root)?;
         let shift = |link: LinkId| if link == NONE { NONE } else { link + moved };
-        self.nodes.extend(other.nodes.into_iter().map(|mut node| {
+        for mut node in other.nodes {
             if let Kind::Directory(directory) = &mut node.kind {
                 directory.children = shift(directory.children);
                 directory.whiteouts = shift(directory.whiteouts);
             }
-            node
-        }));
+            self.nodes.push(node);
+        }
         self.cover()?;
         Ok(NodeId::new(root))
     }
@@ -128,10 +131,10 @@ impl<C: HeapSize> Tree<C> {
 
     /// Drops what no name leads to any more, and counts again.
     fn compact(&mut self) -> Result<()> {
-        let mut old = std::mem::take(&mut self.nodes);
+        let mut old = std::mem::replace(&mut self.nodes, Pages::new());
         let names = std::mem::replace(&mut self.names, Names::new());
         let mut place = vec![NONE; old.len()];
-        let mut moved = |id: u32, nodes: &mut Vec<Node<C>>| {
+        let mut moved = |id: u32, nodes: &mut Pages<Node<C>>| {
             let known = &mut place[id as usize];
             let fresh = *known == NONE;
             if fresh {
@@ -173,10 +176,15 @@ impl<C: HeapSize> Tree<C> {
     pub(super) fn settle(&mut self, directory: NodeId) {
         let mut pending = vec![directory];
         while let Some(id) = pending.pop() {
-            let Some(directory) = self.directory_mut(id) else { continue };
-            directory.whiteouts = NONE;
-            directory.opaque = false;
+            settle(self.node_mut(id));
             pending.extend(self.subdirectories(id).map(|(_, child)| child));
         }
+    }
+}
+
+fn settle<C>(node: &mut Node<C>) {
+    if let Kind::Directory(directory) = &mut node.kind {
+        directory.whiteouts = NONE;
+        directory.opaque = false;
     }
 }

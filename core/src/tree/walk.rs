@@ -27,6 +27,26 @@ impl<C> Tree<C> {
     }
 }
 
+/// The first places of nodes, in 8 bytes for each, which are taken when they are used.
+#[derive(Debug)]
+pub(crate) struct Places(Vec<u64>);
+
+impl Places {
+    pub(crate) fn new<C>(tree: &Tree<C>) -> Self {
+        Self(vec![0; tree.capacity()])
+    }
+
+    pub(crate) fn get(&self, id: NodeId) -> Option<Place> {
+        let packed = self.0[id.index()].checked_sub(1)?;
+        Some(Place { directory: NodeId::new((packed >> u32::BITS) as u32), link: packed as u32 })
+    }
+
+    pub(crate) fn set(&mut self, id: NodeId, place: Place) {
+        let Place { directory, link } = place;
+        self.0[id.index()] = (u64::from(directory.number()) << u32::BITS | u64::from(link)) + 1;
+    }
+}
+
 /// The names of a tree in order. See [`Tree::walk`].
 #[derive(Debug)]
 pub struct Walk<'a, C> {
