@@ -13,7 +13,7 @@ use crate::format::{DIRENT_SIZE, Dirent};
 pub(crate) type Entry<'a> = (&'a [u8], NodeId);
 
 /// A directory's entries in the order on disk, `.` and `..` among them.
-fn entries<C>(tree: &Tree<C>, this: NodeId, parent: NodeId) -> impl Iterator<Item = Entry<'_>> {
+pub(crate) fn entries<C>(tree: &Tree<C>, this: NodeId, parent: NodeId) -> impl Iterator<Item = Entry<'_>> {
     let mut dots = [(&b"."[..], this), (&b".."[..], parent)].into_iter().peekable();
     let mut children = tree.children(this).peekable();
     std::iter::from_fn(move || match (dots.peek(), children.peek()) {
@@ -23,12 +23,29 @@ fn entries<C>(tree: &Tree<C>, this: NodeId, parent: NodeId) -> impl Iterator<Ite
     })
 }
 
-/// The bytes of all blocks but the last, and those that the last one's entries take.
-pub(crate) fn size<C>(tree: &Tree<C>, this: NodeId, parent: NodeId, block_size: u64) -> (u64, u64) {
-    entries(tree, this, parent).fold((0, 0), |(full, last), (name, _)| {
-        let size = (DIRENT_SIZE + name.len()) as u64;
-        if last + size > block_size { (full + block_size, size) } else { (full, last + size) }
-    })
+/// The size of a directory.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct DirectorySize {
+    /// All blocks but the last.
+    pub(crate) blocks: u32,
+    /// Bytes that the last block's entries take.
+    pub(crate) last: u32,
+}
+
+impl DirectorySize {
+    /// One entry more.
+    pub(crate) fn add(&mut self, name: &[u8], block_size: u32) {
+        let size = (DIRENT_SIZE + name.len()) as u32;
+        if self.last + size > block_size {
+            self.blocks += 1;
+            self.last = 0;
+        }
+        self.last += size;
+    }
+
+    pub(crate) fn bytes(self, block_size: u64) -> u64 {
+        u64::from(self.blocks) * block_size + u64::from(self.last)
+    }
 }
 
 /// Shows the entries of each block, and whether it is the last one.

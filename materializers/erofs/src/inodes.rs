@@ -2,12 +2,17 @@
 //!
 //! They stand in the order of a breadth-first walk, so the children of a directory are neighbours, and the root comes
 //! first. The order follows from names alone, however the tree was built. An image of millions of files is planned in
-//! 16 bytes for each: an inode is made when its place is found, and made again when it is written.
+//! 16 bytes for each, and 8 more for a directory: an inode is made when its place is found, and made again when it is
+//! written.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
 
 use plyfold_core::Result;
 use plyfold_core::layer::Timestamp;
 use plyfold_core::tree::{Kind, NodeId, Tree};
 
+use crate::directory::{self, DirectorySize};
 use crate::fault::ErofsFault;
 use crate::format::{
     COMPACT_SIZE, EXTENDED_SIZE, Inode, LAYOUT_PLAIN, S_IFREG, SLOT, Time, device_number, dirent_type,
@@ -20,6 +25,9 @@ use crate::xattr::{SetId, XattrTable};
 const UNSEEN: u32 = 0;
 /// The node has been seen, its number comes with its place.
 const SEEN: u32 = u32::MAX;
+
+/// More different times are counted by sorting.
+const MAX_TIMES: usize = 4096;
 
 /// One inode that will be.
 #[derive(Clone, Copy)]
@@ -38,63 +46,84 @@ pub(crate) struct Inodes<'a, C> {
     mtime: Option<Timestamp>,
     /// By node.
     nids: Vec<u32>,
+    /// The size of each directory, in the order of their inodes.
+    pub(crate) directories: Vec<DirectorySize>,
 }
 
 impl<'a, C> Inodes<'a, C> {
     pub(crate) fn new(tree: &'a Tree<C>, options: &Options) -> Result<Self> {
-        let mut inodes = Self::collected(tree, options.mtime, None)?;
+        let mut inodes = Self::collected(tree, options.mtime, None, options.block_size)?;
         inodes.epoch = inodes.most_frequent_mtime().into();
         Ok(inodes)
     }
 
     /// As [`Inodes::new`], with a given time for those inodes that store none, and one inode more that has no name.
-    pub(crate) fn of_epoch(tree: &'a Tree<C>, epoch: Time, unnamed: Option<NodeId>) -> Result<Self> {
-        let mut inodes = Self::collected(tree, None, unnamed)?;
+    pub(crate) fn of_epoch(
+        tree: &'a Tree<C>,
+        epoch: Time,
+        unnamed: Option<NodeId>,
+        block_size: u32,
+    ) -> Result<Self> {
+        let mut inodes = Self::collected(tree, None, unnamed, block_size)?;
         inodes.epoch = epoch;
         Ok(inodes)
     }
 
-    fn collected(tree: &'a Tree<C>, mtime: Option<Timestamp>, unnamed: Option<NodeId>) -> Result<Self> {
+    fn collected(
+        tree: &'a Tree<C>,
+        mtime: Option<Timestamp>,
+        unnamed: Option<NodeId>,
+        block_size: u32,
+    ) -> Result<Self> {
         let mut inodes = Self {
             tree,
             xattrs: XattrTable::new(),
             epoch: Time::default(),
-            planned: Vec::new(),
+            planned: Vec::with_capacity(tree.capacity()),
             mtime,
             nids: vec![UNSEEN; tree.capacity()],
+            directories: Vec::new(),
         };
-        inodes.collect(unnamed)?;
+        inodes.collect(unnamed, block_size)?;
         inodes.xattrs.settle()?;
         Ok(inodes)
     }
 
     /// Every inode, breadth first: the list is its own queue.
-    fn collect(&mut self, unnamed: Option<NodeId>) -> Result<()> {
-        let plan = |nids: &mut Vec<u32>, planned: &mut Vec<Planned>, id: NodeId, parent: NodeId| {
-            if nids[id.index()] == UNSEEN {
-                nids[id.index()] = SEEN;
-                planned.push(Planned { id, parent, xattrs: SetId::default() });
-            }
-        };
-        plan(&mut self.nids, &mut self.planned, NodeId::ROOT, NodeId::ROOT);
+    fn collect(&mut self, unnamed: Option<NodeId>, block_size: u32) -> Result<()> {
+        self.plan(NodeId::ROOT, NodeId::ROOT);
         let mut at = 0;
-        while let Some(Planned { id, .. }) = self.planned.get(at).copied() {
-            let added = self.xattrs.add(&self.tree.node(id).xattrs);
+        while let Some(Planned { id, parent, .. }) = self.planned.get(at).copied() {
+            let node = self.tree.node(id);
+            let added = self.xattrs.add(&node.xattrs);
             self.planned[at].xattrs =
                 added.map_err(|e| match self.tree.walk().find(|(_, found)| *found == id) {
                     Some((path, _)) => e.with_context("path", path),
                     None => e,
                 })?;
-            for (_, child) in self.tree.children(id) {
-                plan(&mut self.nids, &mut self.planned, child, id);
+            if node.directory().is_some() {
+                let mut size = DirectorySize::default();
+                for (name, child) in directory::entries(self.tree, id, parent) {
+                    size.add(name, block_size);
+                    self.plan(child, id);
+                }
+                self.directories.push(size);
             }
             at += 1;
         }
         if let Some(id) = unnamed {
-            plan(&mut self.nids, &mut self.planned, id, NodeId::ROOT);
+            self.plan(id, NodeId::ROOT);
             self.planned[at].xattrs = self.xattrs.add(&self.tree.node(id).xattrs)?;
         }
         Ok(())
+    }
+
+    /// Lists an inode, once.
+    fn plan(&mut self, id: NodeId, parent: NodeId) {
+        if self.nids[id.index()] == UNSEEN {
+            self.nids[id.index()] = SEEN;
+            self.planned.push(Planned { id, parent, xattrs: SetId::default() });
+        }
     }
 
     fn mtime(&self, id: NodeId) -> Timestamp {
@@ -103,11 +132,32 @@ impl<'a, C> Inodes<'a, C> {
 
     /// The time that most inodes have: they do not need to store it. Of equally frequent ones the earliest.
     fn most_frequent_mtime(&self) -> Timestamp {
-        let mut times: Vec<Timestamp> = self.planned.iter().map(|planned| self.mtime(planned.id)).collect();
-        times.sort_unstable();
+        let (mut counts, mut run) = (HashMap::new(), (Timestamp::default(), 0));
+        // Neighbours mostly have the same.
+        for planned in &self.planned {
+            let time = self.mtime(planned.id);
+            if time != run.0 {
+                *counts.entry(run.0).or_insert(0_u32) += run.1;
+                run = (time, 0);
+                if counts.len() > MAX_TIMES {
+                    return self.most_frequent_of_many();
+                }
+            }
+            run.1 += 1;
+        }
+        *counts.entry(run.0).or_insert(0) += run.1;
+        let most = counts.into_iter().max_by_key(|(time, count)| (*count, Reverse(*time)));
+        most.map(|(time, _)| time).unwrap_or_default()
+    }
+
+    /// The same of any number of times, in 4 bytes for each inode.
+    fn most_frequent_of_many(&self) -> Timestamp {
+        let mut order: Vec<NodeId> = self.planned.iter().map(|planned| planned.id).collect();
+        order.sort_unstable_by_key(|id| self.mtime(*id));
+        let runs = order.chunk_by(|one, next| self.mtime(*one) == self.mtime(*next));
         // The last of equal maxima wins: the earliest time is looked at last.
-        let counted = times.chunk_by(PartialEq::eq).rev().max_by_key(|times| times.len());
-        counted.and_then(|times| times.first()).copied().unwrap_or_default()
+        let most = runs.rev().max_by_key(|run| run.len()).and_then(<[_]>::first);
+        most.map(|id| self.mtime(*id)).unwrap_or_default()
     }
 
     /// The inode, but for where its data lies.

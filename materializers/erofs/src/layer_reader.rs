@@ -20,7 +20,7 @@ pub(crate) fn read(layer: &mut LayerContent<'_, '_>, limits: TreeLimits) -> Resu
     if reader.devices() > 0 {
         return Err(ErofsFault::MergedLayer.into());
     }
-    let tree = overlay::from_overlay(reader.tree()?)?;
+    let tree = overlay::from_overlay(reader.unfinished_tree()?)?;
     let block_size = u64::from(reader.block_size());
     tree.map_contents(|size, content| match runs(&content.0, size, block_size) {
         Some(runs) => layer.lies_in(size, &runs),

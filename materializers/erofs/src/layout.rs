@@ -8,7 +8,7 @@ use crate::bodies::{Body, FileBodies};
 use crate::compress::algorithm::Compression;
 use crate::compress::format::{HEADER_ALIGNMENT, HEADER_SIZE, Packs};
 use crate::content::Run;
-use crate::directory;
+use crate::directory::{self, DirectorySize};
 use crate::fault::ErofsFault;
 use crate::format::{
     CHUNK_INDEX_SIZE, CHUNK_INDEXES, ChunkIndex, Inode, LAYOUT_CHUNKS, LAYOUT_COMPACT, LAYOUT_FULL,
@@ -38,6 +38,8 @@ struct Spilled {
     block: u32,
     /// The last of the bytes stand behind the inode.
     has_tail: bool,
+    /// Of a directory.
+    size: DirectorySize,
 }
 
 /// Every inode with its place.
@@ -80,8 +82,11 @@ impl<'a, C, B: FileBodies<C>> ImageLayout<'a, C, B> {
         };
         let mut places = Places::new(packing, block_size);
         let mut blocks = 0_u64;
+        let mut directories = std::mem::take(&mut plan.inodes.directories).into_iter();
         for at in 0..plan.inodes.planned.len() {
-            let shape = plan.shape(at)?;
+            let is_directory = plan.inodes.tree.node(plan.inodes.planned[at].id).directory().is_some();
+            let size = if is_directory { directories.next() } else { None }.unwrap_or_default();
+            let shape = plan.shape(at, size)?;
             let offset = places.take(shape.within, shape.length);
             plan.inodes.number(at, offset)?;
             plan.has_chunks |= shape.inode.layout() == LAYOUT_CHUNKS;
@@ -89,7 +94,7 @@ impl<'a, C, B: FileBodies<C>> ImageLayout<'a, C, B> {
             plan.has_clusters |= shape.has_cluster;
             if shape.in_blocks > 0 {
                 let has_tail = shape.inode.layout() == LAYOUT_INLINE;
-                plan.spilled.push(Spilled { at: at as u32, block: blocks as u32, has_tail });
+                plan.spilled.push(Spilled { at: at as u32, block: blocks as u32, has_tail, size });
                 blocks += shape.in_blocks.div_ceil(block_size);
                 // Bounds what is listed: the sum is checked below.
                 u32::try_from(blocks).map_err(|_| ErofsFault::Blocks(block_size))?;
@@ -117,18 +122,17 @@ impl<'a, C, B: FileBodies<C>> ImageLayout<'a, C, B> {
         self.bodies.compression().filter(|_| self.has_compressed)
     }
 
-    /// What an inode is, but for the location of bytes behind the inodes.
-    fn shape(&self, at: usize) -> Result<Shape> {
-        let Planned { id, parent, .. } = self.inodes.planned[at];
+    /// What an inode is, but for the location of bytes behind the inodes. `directory` is the size of one.
+    fn shape(&self, at: usize, directory: DirectorySize) -> Result<Shape> {
+        let Planned { id, .. } = self.inodes.planned[at];
         let block_size = self.block_size;
         let mut inode = self.inodes.inode(at)?;
         let node: &Node<C> = self.inodes.tree.node(id);
         let (mut tail, mut cluster, mut kept) = (None, 0, None);
         match &node.kind {
             Kind::Directory(_) => {
-                let (full, last) = directory::size(self.inodes.tree, id, parent, block_size);
-                inode.size = (full + last).into();
-                tail = Some(last);
+                inode.size = directory.bytes(block_size).into();
+                tail = Some(directory.last.into());
             }
             Kind::Symlink { target } => tail = Some(target.len() as u64),
             Kind::File { size, content } => {
@@ -214,22 +218,30 @@ impl<'a, C, B: FileBodies<C>> ImageLayout<'a, C, B> {
     /// Writes the inodes, each with what stands right behind it.
     pub(crate) fn write_inodes(&self, image: &mut BlockStream<'_>) -> Result<()> {
         let start = image.position();
-        let mut bytes = Vec::new();
+        let (mut bytes, mut names) = (Vec::new(), Vec::new());
         for at in self.in_order() {
             let Some(planned) = self.inodes.planned.get(at as usize).copied() else {
                 self.write_packed(start, &mut bytes, image)?;
                 continue;
             };
-            let Shape { mut inode, in_blocks, .. } = self.shape(at as usize)?;
-            if in_blocks > 0
-                && let Ok(found) = self.spilled.binary_search_by_key(&at, |spilled| spilled.at)
-            {
-                inode.location = (self.first_block + self.spilled[found].block).into();
+            names.clear();
+            let spilled = self.spilled.binary_search_by_key(&at, |spilled| spilled.at).ok();
+            let spilled = spilled.map(|found| &self.spilled[found]);
+            let is_directory = self.inodes.tree.node(planned.id).directory().is_some();
+            if is_directory && spilled.is_none_or(|spilled| spilled.has_tail) {
+                self.last_names(planned, &mut names)?;
+            }
+            let last = DirectorySize { blocks: 0, last: names.len() as u32 };
+            let size = spilled.map_or(last, |spilled| spilled.size);
+            let Shape { mut inode, .. } = self.shape(at as usize, size)?;
+            if let Some(spilled) = spilled {
+                inode.location = (self.first_block + spilled.block).into();
             }
             bytes.clear();
             let compact = inode.compact(self.inodes.epoch);
             bytes.extend_from_slice(compact.as_ref().map_or(inode.as_bytes(), |compact| compact.as_bytes()));
             self.inodes.xattrs.write(planned.xattrs, &mut bytes);
+            bytes.extend_from_slice(&names);
             self.write_tail(planned, &inode, &mut bytes)?;
             let offset = u64::from(self.inodes.nid(planned.id)) * SLOT;
             image.zeros(start + offset - image.position())?;
@@ -251,16 +263,20 @@ impl<'a, C, B: FileBodies<C>> ImageLayout<'a, C, B> {
         image.write(bytes)
     }
 
-    /// What stands right behind an inode and its xattrs.
+    /// The names that stand behind the inode of a directory: those of its last block.
+    fn last_names(&self, planned: Planned, names: &mut Vec<u8>) -> Result<()> {
+        self.directory_blocks(planned, |block, is_last| {
+            if is_last {
+                names.extend_from_slice(block);
+            }
+            Ok(())
+        })
+    }
+
+    /// What stands right behind an inode and its xattrs, but for names.
     fn write_tail(&self, planned: Planned, inode: &Inode, bytes: &mut Vec<u8>) -> Result<()> {
         let is_inline = inode.layout() == LAYOUT_INLINE;
         match &self.inodes.tree.node(planned.id).kind {
-            Kind::Directory(_) if is_inline => self.directory_blocks(planned, |block, is_last| {
-                if is_last {
-                    bytes.extend_from_slice(block);
-                }
-                Ok(())
-            })?,
             Kind::Symlink { target } if is_inline => bytes.extend_from_slice(target),
             Kind::File { size, content } if is_inline => {
                 self.bodies.write_rest(planned.id, content, *size, bytes)?;

@@ -129,7 +129,7 @@ fn items(xattrs: &Xattrs, name: &[u8]) -> Vec<u8> {
 /// Attributes by name and value.
 type Marks = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// A layer out of the tree of its image.
+/// A layer out of the tree of its image, whose links need not be counted, and are not.
 pub(crate) fn from_overlay(mut tree: Tree<Content>) -> Result<LayerTree<Content>> {
     let mut lower_links = Vec::new();
     let mut assumed = Vec::new();
@@ -138,9 +138,13 @@ pub(crate) fn from_overlay(mut tree: Tree<Content>) -> Result<LayerTree<Content>
         if tree.node(id).directory().is_none() {
             continue;
         }
-        tree.hide_children(id, is_whiteout)?;
+        let mut has_links = false;
+        tree.hide_children(id, |child| {
+            has_links |= !child.xattrs.is_empty() && is_lower_link(&child.xattrs);
+            is_whiteout(child)
+        })?;
         let first = lower_links.len();
-        for (name, child) in tree.children(id) {
+        for (name, child) in tree.children(id).filter(|_| has_links) {
             let child = tree.node(child);
             if matches!(child.kind, Kind::File { .. })
                 && let Some(target) = child.xattrs.value(REDIRECT)
@@ -173,7 +177,6 @@ pub(crate) fn from_overlay(mut tree: Tree<Content>) -> Result<LayerTree<Content>
             }
         }
     }
-    tree.finish();
     Ok(LayerTree { tree, lower_links, assumed })
 }
 
@@ -194,7 +197,6 @@ pub(crate) fn as_shown(mut tree: Tree<Content>, stacked: bool) -> Result<LayerTr
             }
         }
     }
-    tree.finish();
     Ok(LayerTree { tree, lower_links: Vec::new(), assumed: Vec::new() })
 }
 

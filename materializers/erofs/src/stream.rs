@@ -8,7 +8,7 @@ use plyfold_core::{Error, Output, Result, Size};
 use crate::fault::ErofsFault;
 
 /// Bytes gathered before they are written.
-const GATHER: usize = 1 << 20;
+const GATHER: usize = 256 << 10;
 /// So many that come at once are not gathered: to copy them would cost more than to write them.
 const LARGE: usize = 128 << 10;
 /// Files of whole images from so many bytes on are copied by the kernel where that can be: smaller ones take longer that

@@ -260,12 +260,13 @@ impl ErofsPatch {
             }
             None => None,
         };
-        let inodes = Inodes::of_epoch(&tree, old.epoch, packed)?;
+        let block_size = old.block_size() as u32;
+        let inodes = Inodes::of_epoch(&tree, old.epoch, packed, block_size)?;
         if let Some(loss) = inodes.xattrs.dropped().loss() {
             tracing::warn!("{loss}");
         }
         let bodies = placer.place(&inodes, self.limits.clone(), out)?;
-        let (meta_block, block_size) = (out.block()?, old.block_size() as u32);
+        let meta_block = out.block()?;
         let plan = ImageLayout::new(inodes, &bodies, Packing::BestFit, block_size, meta_block)?;
         plan.write_inodes(out)?;
         plan.write_blocks(out)?;

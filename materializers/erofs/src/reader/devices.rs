@@ -19,11 +19,11 @@ impl<R: Read + Seek> Reader<R> {
     }
 
     /// The tree of one of several layers' images, so that no data of two is on one device: their own blocks, and what
-    /// follows them. It is for comparing alone: no data is read from where compressed files and the ends of files are said to
+    /// follows them. It is for comparing alone, and links are not counted: no data is read from where compressed files and the ends of files are said to
     /// be.
     pub(crate) fn tree_of_layer(&mut self, layer: usize) -> Result<Tree<Content>> {
         let own = u16::try_from(layer * 2 + 1).unwrap_or(u16::MAX - 1);
-        let mut tree = self.tree()?;
+        let mut tree = self.unfinished_tree()?;
         for content in tree.contents_mut() {
             let device = own + u16::from(content.device() != 0);
             content.mark(device);

@@ -46,6 +46,13 @@ impl<R: Read + Seek> Reader<R> {
     /// [`Limit`](plyfold_core::ErrorKind::Limit) for paths longer than any layer's,
     /// [`Unsupported`](plyfold_core::ErrorKind::Unsupported) for clusters larger than Linux takes, and blocks beyond 2^32.
     pub fn tree(&mut self) -> Result<Tree<Content>> {
+        let mut tree = self.unfinished_tree()?;
+        tree.finish();
+        Ok(tree)
+    }
+
+    /// The same, to be changed: links are not counted.
+    pub(crate) fn unfinished_tree(&mut self) -> Result<Tree<Content>> {
         self.claimed = 0;
         self.sets.clear();
         let mut tree = Tree::within(self.limits.clone());
@@ -93,13 +100,12 @@ impl<R: Read + Seek> Reader<R> {
                 }
             }
         }
-        tree.finish();
         Ok(tree)
     }
 
     /// The same with all data on one device.
     pub(crate) fn tree_on(&mut self, device: u16) -> Result<Tree<Content>> {
-        let mut tree = self.tree()?;
+        let mut tree = self.unfinished_tree()?;
         for content in tree.contents_mut() {
             content.put_on(device)?;
         }

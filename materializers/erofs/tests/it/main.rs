@@ -12,6 +12,7 @@ mod fragments;
 mod hostile;
 mod limits;
 mod memory;
+mod memory_per_entry;
 mod merged;
 mod mkfs;
 mod native;

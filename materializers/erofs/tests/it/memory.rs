@@ -18,7 +18,7 @@ const METADATA: u64 = 4 * MIB;
 /// What the process takes besides: itself, and the buffers of a layer.
 const BASE: u64 = 24 * MIB;
 /// What a case runs as, in the process that is measured.
-const CASE: &str = "PLYFOLD_MEMORY_CASE";
+pub(crate) const CASE: &str = "PLYFOLD_MEMORY_CASE";
 
 /// A tar whose entries are made while it is read, a few at once: what is not read yet is in the peak, too.
 struct Endless<F> {
@@ -68,13 +68,13 @@ impl Read for Again {
     }
 }
 
-type Entry = Box<dyn FnMut(u64) -> LayerBuilder + Send>;
+pub(crate) type Entry = Box<dyn FnMut(u64) -> LayerBuilder + Send>;
 
 fn layer(entry: Entry, count: u64) -> Result<LayerTar> {
     layer_within(TreeLimits { metadata: METADATA, ..TreeLimits::default() }, entry, count)
 }
 
-fn layer_within(tree: TreeLimits, entry: Entry, count: u64) -> Result<LayerTar> {
+pub(crate) fn layer_within(tree: TreeLimits, entry: Entry, count: u64) -> Result<LayerTar> {
     let tar = Endless { entry, number: 0, count, bytes: Vec::new(), at: 0, ended: false };
     let limits = LayerLimits { tree, ..LayerLimits::default() };
     LayerTar::new(tar, LayerOptions { hashing: Hashing::Nothing, limits, ..LayerOptions::default() })
@@ -127,7 +127,7 @@ fn cases() -> BTreeMap<&'static str, (Entry, u64)> {
 }
 
 /// Runs this test again as a process that does `case`; yields its peak in bytes.
-fn peak(test: &str, case: &str) -> u64 {
+pub(crate) fn peak(test: &str, case: &str) -> u64 {
     let mut command = Command::new(env::current_exe().unwrap());
     let run = command.args(["--exact", test, "--nocapture"]).env(CASE, case).output().unwrap();
     let said = String::from_utf8_lossy(&run.stdout).into_owned();
@@ -137,7 +137,7 @@ fn peak(test: &str, case: &str) -> u64 {
 }
 
 /// Tells the peak of this process (`proc(5)`, `VmHWM`).
-fn tell_peak() {
+pub(crate) fn tell_peak() {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     io::stdout().write_all(format!("\npeak: {}\n", line.trim()).as_bytes()).unwrap();
