@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 use dyn_clone::DynClone;
 use serde::{Deserialize, Serialize};
 
+use crate::block_sums::Checksum;
 use crate::blocking::Stop;
 use crate::digest::chain_id;
 use crate::format::{Format, Output};
@@ -221,9 +222,9 @@ pub trait ArtifactHandle: DynClone + fmt::Debug + Send + Sync + 'static {
     /// What its materializer has told.
     fn made(&self) -> &Made;
 
-    /// The digest of its bytes, where the cache knows it without a read (rule C 207
+    /// The checksum of its bytes, where the cache knows it without a read (rule C 207
     /// `an_artifact_is_read_at_any_offset`).
-    fn digest(&self) -> Option<&Digest> {
+    fn checksum(&self) -> Option<Checksum> {
         None
     }
 
@@ -253,19 +254,19 @@ struct Local {
     path: PathBuf,
     size: u64,
     made: Made,
-    digest: Option<Digest>,
+    checksum: Option<Checksum>,
     file: OnceLock<File>,
 }
 
 impl LocalArtifact {
     /// The file at a path, whose size is known.
     pub fn new(path: PathBuf, size: u64, made: Made) -> Self {
-        Self(Arc::new(Local { path, size, made, digest: None, file: OnceLock::new() }))
+        Self(Arc::new(Local { path, size, made, checksum: None, file: OnceLock::new() }))
     }
 
-    /// The same of a file whose digest is known, too.
-    pub fn of_digest(path: PathBuf, size: u64, made: Made, digest: Digest) -> Self {
-        Self(Arc::new(Local { path, size, made, digest: Some(digest), file: OnceLock::new() }))
+    /// The same of a file whose checksum is known, too.
+    pub fn of_checksum(path: PathBuf, size: u64, made: Made, checksum: Checksum) -> Self {
+        Self(Arc::new(Local { path, size, made, checksum: Some(checksum), file: OnceLock::new() }))
     }
 
     fn file(&self) -> io::Result<&File> {
@@ -286,8 +287,8 @@ impl ArtifactHandle for LocalArtifact {
         &self.0.made
     }
 
-    fn digest(&self) -> Option<&Digest> {
-        self.0.digest.as_ref()
+    fn checksum(&self) -> Option<Checksum> {
+        self.0.checksum
     }
 
     fn path(&self) -> Option<&Path> {
@@ -311,7 +312,7 @@ pub enum Artifact {
 /// One artifact being made. Dropping it without [`commit`](Self::commit) leaves nothing behind (rule C 186
 /// `a_dropped_artifact_leaves_nothing`). Blocking: for the thread that runs the materializer.
 pub trait ArtifactWriter: fmt::Debug + Send {
-    /// Where to write; empty at first.
+    /// Where to write, in any order; empty at first (rule C 280 `an_artifact_is_written_in_any_order`).
     fn output(&mut self) -> &mut dyn Output;
 
     /// Hands over what says whether the work is cancelled, before the commit: one that takes long asks it.

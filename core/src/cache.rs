@@ -30,7 +30,7 @@ pub use registry::{CacheRegistry, Completeness};
 pub(crate) use registry::{completeness, source_of};
 pub use report::{Damage, DamagedPart, Remains, Verified, Verify};
 pub use target::CacheTarget;
-pub use verify::{KeptArtifact, needed, selected, verify_artifacts, verify_names};
+pub use verify::{ArtifactProof, KeptArtifact, needed, selected, verify_artifacts, verify_names};
 
 mod absent;
 mod attach;

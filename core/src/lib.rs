@@ -10,6 +10,7 @@
 
 pub mod attestation;
 pub mod backend;
+pub mod block_sums;
 pub mod blocking;
 pub mod cache;
 pub mod copy;

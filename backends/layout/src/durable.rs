@@ -115,11 +115,6 @@ impl Temp {
         &mut self.file
     }
 
-    /// The same file from its start, with a position of its own.
-    pub(crate) fn reader(&self) -> Result<File> {
-        File::open(&self.path).map_err(|e| Error::io(format!("opening {}", self.path.display()), e))
-    }
-
     /// The lock on the file, for as long as the returned handle lives as well.
     pub(crate) fn share(&self) -> Result<File> {
         self.file.try_clone().map_err(|e| Error::io(format!("keeping {} locked", self.path.display()), e))

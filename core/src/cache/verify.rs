@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use super::report::{Damage, DamagedPart, Verified, Verify};
 use super::{CacheProvider, Need, Needs, content};
-use crate::blocking::blocking;
+use crate::block_sums::BlockSums;
+use crate::blocking::{Stop, blocking};
 use crate::digest::Hasher;
 use crate::progress::Event;
 use crate::{
@@ -57,8 +58,39 @@ pub struct KeptArtifact {
     pub key: ArtifactKey,
     /// The file, with the size that it has now and the bytes that are there, damaged or not.
     pub file: Box<dyn ArtifactHandle>,
-    /// The digest of the bytes that were committed.
-    pub digest: Digest,
+    /// What shows that the bytes are those that were committed.
+    pub proof: ArtifactProof,
+}
+
+/// What a cache keeps of the bytes of an artifact, to find damage in them.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum ArtifactProof {
+    /// The checksums of their blocks, as a [`SummedFile`](crate::block_sums::SummedFile) computes them while it is written.
+    Blocks(BlockSums),
+    /// Their digest: for a place whose owner may want other bytes there.
+    Digest(Digest),
+}
+
+impl ArtifactProof {
+    /// The bytes that were read, and what is wrong with them.
+    fn check(&self, file: &dyn ArtifactHandle, stop: &Stop) -> Result<(u64, Option<String>)> {
+        let reader = stop.reader(ArtifactReader::open(file)?);
+        let failed = |e| Error::io("reading an artifact", e);
+        Ok(match self {
+            Self::Blocks(sums) => {
+                let found = BlockSums::read_all(reader).map_err(failed)?;
+                (found.size(), sums.differences(&found))
+            }
+            Self::Digest(expected) => {
+                let mut hasher = Hasher::like(expected)?;
+                let size = hasher.read_all(reader).map_err(failed)?;
+                let actual = hasher.finish();
+                let wrong = || format!("digest mismatch: expected {expected}, actual {actual}");
+                (size, (actual != *expected).then(wrong))
+            }
+        })
+    }
 }
 
 /// The artifacts of [`CacheProvider::verify`]: reads those of `kept` that are verified, and adds to the report what was
@@ -80,24 +112,14 @@ pub async fn verify_artifacts(
         }
     }
     let mut damaged = Vec::new();
-    for KeptArtifact { key, file, digest } in kept {
+    for KeptArtifact { key, file, proof } in kept {
         let images = needed.get(&key.content).cloned().unwrap_or_default();
         if what.images.is_some() && images.is_empty() {
             continue;
         }
-        let mut hasher = Hasher::like(&digest)?;
-        let read = blocking(move |stop| {
-            let size = hasher.read_all(stop.reader(ArtifactReader::open(&*file)?));
-            let size = size.map_err(|e| Error::io("reading an artifact", e))?;
-            Ok((hasher.finish(), size))
-        });
-        let (reason, size) = match read.await {
-            Ok((actual, size)) if actual == digest => (None, size),
-            Ok((actual, size)) => {
-                (Some(format!("digest mismatch: expected {digest}, actual {actual}")), size)
-            }
-            Err(e) if *e.kind() == ErrorKind::Corrupt => (Some(e.message().to_owned()), 0),
-            Err(e) => return Err(e),
+        let (size, reason) = match blocking(move |stop| proof.check(&*file, stop)).await {
+            Err(e) if *e.kind() == ErrorKind::Corrupt => (0, Some(e.message().to_owned())),
+            checked => checked?,
         };
         verified.checked += 1;
         verified.bytes += size;

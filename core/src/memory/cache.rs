@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::fs::{File, Permissions};
-use std::io::Seek as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,15 +12,16 @@ use bytes::Bytes;
 use tempfile::NamedTempFile;
 use tokio::sync::OwnedMutexGuard;
 
+use crate::block_sums::{Reading, SummedFile};
+use crate::blocking::Stop;
 use crate::cache::{
     BlobBuffer, BlobWriter, CacheProvider, Collect, Collected, Ingest, Lease, NameChange, Usage, Verified,
     Verify, check_names, find_among, verify_artifacts, verify_names,
 };
-use crate::digest::Hasher;
 use crate::format::Output;
 use crate::{
-    Artifact, ArtifactHandle, ArtifactKey, ArtifactWriter, Blob, BlobRange, Descriptor, Digest, Error,
-    LocalArtifact, Made, Reference, Result, digest,
+    Artifact, ArtifactHandle, ArtifactKey, ArtifactWriter, Blob, BlobRange, Descriptor, Digest, Error, Made,
+    Reference, Result, digest,
 };
 
 use super::state::{Kept, MemoryCache, Shared};
@@ -94,17 +94,18 @@ impl CacheProvider for MemoryCache {
             return Ok(Artifact::Present(present));
         }
         let file = tempfile::Builder::new().prefix(".plyfold-tmp-").tempfile_in(self.0.folder()?);
-        let file = file.map_err(|e| Error::io("making a temporary file", e))?;
-        let (cache, key) = (self.0.clone(), key.clone());
-        Ok(Artifact::Vacant(Box::new(MemoryArtifact { cache, key, file, _turn: turn })))
+        let making = |e| Error::io("making a temporary file", e);
+        let file = file.map_err(making)?;
+        let written = SummedFile::new(file.as_file().try_clone().map_err(making)?);
+        let (cache, key, stop) = (self.0.clone(), key.clone(), Stop::default());
+        Ok(Artifact::Vacant(Box::new(MemoryArtifact { cache, key, file, written, stop, _turn: turn })))
     }
 
     async fn find_artifact(&self, key: &ArtifactKey) -> Result<Option<Box<dyn ArtifactHandle>>> {
         let kept = self.0.lock().made.get(key).cloned();
         // What was written to is no longer what was made: it is made anew.
         let kept = kept.filter(Kept::is_unchanged);
-        let file = |Kept { path, size, made, digest, .. }| LocalArtifact::of_digest(path, size, made, digest);
-        Ok(kept.map(|kept| Box::new(file(kept)) as _))
+        Ok(kept.map(|kept| Box::new(kept.handle()) as _))
     }
 
     async fn lease(&self, content: &[Digest]) -> Result<Lease> {
@@ -221,27 +222,32 @@ struct MemoryArtifact {
     cache: Arc<Shared>,
     key: ArtifactKey,
     file: NamedTempFile<File>,
+    written: SummedFile,
+    stop: Stop,
     _turn: OwnedMutexGuard<()>,
 }
 
 impl ArtifactWriter for MemoryArtifact {
     fn output(&mut self) -> &mut dyn Output {
-        self.file.as_file_mut()
+        &mut self.written
+    }
+
+    fn stop_with(&mut self, stop: &Stop) {
+        self.stop = stop.clone();
     }
 
     fn commit(self: Box<Self>, made: &Made) -> Result<Box<dyn ArtifactHandle>> {
-        let Self { cache, key, file, _turn } = *self;
+        let Self { cache, key, file, written, stop, _turn } = *self;
+        let sums = written.sums(&Reading::on_all_cores(&stop))?;
         // Others may link it.
         let shared = file.as_file().set_permissions(Permissions::from_mode(0o444));
         shared.map_err(|e| Error::io("giving an artifact its mode", e))?;
-        let (mut file, path) = file.keep().map_err(|e| Error::io("keeping an artifact", e.error))?;
+        let (file, path) = file.keep().map_err(|e| Error::io("keeping an artifact", e.error))?;
         let found = file.metadata().map_err(|e| Error::io("looking at an artifact", e))?;
-        let mut hasher = Hasher::sha256();
-        let read = file.rewind().and_then(|()| hasher.read_all(&file));
-        let size = read.map_err(|e| Error::io("reading an artifact", e))?;
-        let (digest, modified) = (hasher.finish(), found.modified().ok());
-        let kept = Kept { path: path.clone(), size, made: made.clone(), modified, digest: digest.clone() };
+        let kept =
+            Kept { path, size: sums.size(), made: made.clone(), modified: found.modified().ok(), sums };
+        let handle = kept.handle();
         cache.lock().made.insert(key, kept);
-        Ok(Box::new(LocalArtifact::of_digest(path, size, made.clone(), digest)))
+        Ok(Box::new(handle))
     }
 }

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::sync::OwnedMutexGuard;
 
-use crate::cache::{KeptArtifact, NameTable};
+use crate::block_sums::BlockSums;
+use crate::cache::{ArtifactProof, KeptArtifact, NameTable};
 use crate::{ArtifactKey, Descriptor, Digest, Error, LocalArtifact, Made, Reference, Result};
 
 /// A [`CacheProvider`](crate::CacheProvider) in memory. Clones share content; the last one removes the artifacts.
@@ -54,14 +55,19 @@ pub(super) struct Kept {
     pub(super) made: Made,
     /// When it was written to last.
     pub(super) modified: Option<SystemTime>,
-    pub(super) digest: Digest,
+    pub(super) sums: BlockSums,
 }
 
 impl Kept {
     pub(super) fn to_verify((key, kept): (&ArtifactKey, &Self)) -> KeptArtifact {
         let size = std::fs::metadata(&kept.path).map_or(kept.size, |found| found.len());
         let file = LocalArtifact::new(kept.path.clone(), size, Made::default());
-        KeptArtifact { key: key.clone(), file: Box::new(file), digest: kept.digest.clone() }
+        let proof = ArtifactProof::Blocks(kept.sums.clone());
+        KeptArtifact { key: key.clone(), file: Box::new(file), proof }
+    }
+
+    pub(super) fn handle(&self) -> LocalArtifact {
+        LocalArtifact::of_checksum(self.path.clone(), self.size, self.made.clone(), self.sums.checksum())
     }
 
     /// Whether nothing was written to it since, such as through a hard link.

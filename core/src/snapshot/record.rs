@@ -8,6 +8,7 @@ use super::fault::invalid;
 use super::image::SnapshotImage;
 use super::roles::{self, Part};
 use super::tree_form;
+use crate::block_sums::Checksum;
 use crate::{Digest, HashTree, HashedPartition, KernelVersion, Result, Role, digest};
 
 /// The file name of the record, beside the files of a set.
@@ -41,9 +42,12 @@ pub struct SetFile {
     pub key: String,
     /// Whether guests write to it.
     pub writable: bool,
-    /// The digest of its bytes, unless guests write to it: what is said of it holds for these bytes alone.
+    /// The digest of its bytes, in a snapshot, unless guests write to it: what is said of it holds for these bytes alone.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub digest: Option<Digest>,
+    /// The checksum of its bytes, beside disks, unless guests write to it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub checksum: Option<Checksum>,
     /// How many bytes it has, unless guests write to it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub size: Option<u64>,
@@ -76,6 +80,7 @@ impl SetFile {
             key: key.into(),
             writable: false,
             digest: None,
+            checksum: None,
             size: None,
             diff_id: None,
             hash_tree: None,
@@ -100,6 +105,14 @@ impl SetFile {
     #[must_use]
     pub fn of_content(mut self, content: Option<(Digest, u64)>) -> Self {
         (self.digest, self.size) = content.unzip();
+        self.checksum = None;
+        self
+    }
+
+    /// The same with the checksum of its bytes and their number.
+    #[must_use]
+    pub fn of_checksum(mut self, checksum: Checksum, size: u64) -> Self {
+        (self.digest, self.checksum, self.size) = (None, Some(checksum), Some(size));
         self
     }
 
@@ -156,9 +169,11 @@ impl SetRecord {
         for file in &files {
             check::format(&file.format, &file.key)?;
             file.digest.iter().chain(&file.diff_id).try_for_each(digest::supported)?;
-            if file.digest.is_some() == file.writable || file.size.is_some() == file.writable {
+            let proofs = u8::from(file.digest.is_some()) + u8::from(file.checksum.is_some());
+            if proofs != u8::from(!file.writable) || file.size.is_some() == file.writable {
                 return Err(invalid(
-                    "what guests write to has no digest and no size, and everything else has both",
+                    "what guests write to has no digest, no checksum and no size, and everything else has a size and a digest \
+                     or a checksum",
                 ));
             }
         }

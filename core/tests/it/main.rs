@@ -4,6 +4,7 @@
 
 mod attestation_limits;
 mod attestations;
+mod block_sums;
 mod collect;
 mod conversion;
 mod copy;

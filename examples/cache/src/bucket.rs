@@ -7,7 +7,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use plyfold_core::cache::{KeptArtifact, NameTable};
+use plyfold_core::cache::{ArtifactProof, KeptArtifact, NameTable};
 use plyfold_core::{ArtifactHandle, ArtifactKey, Digest, Made};
 use tokio::sync::{Mutex, RwLock};
 
@@ -66,7 +66,7 @@ impl Bucket {
         let kept = |(key, stored): (&ArtifactKey, &ArtifactObject)| KeptArtifact {
             key: key.clone(),
             file: Box::new(stored.artifact.clone()),
-            digest: stored.digest.clone(),
+            proof: ArtifactProof::Digest(stored.digest.clone()),
         };
         self.artifacts.iter().map(kept).collect()
     }

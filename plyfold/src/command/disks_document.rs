@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use crate::block_sums::Checksum;
 use crate::disk_file::DiskBytes;
 use crate::materializers::ext4::Summary;
 use crate::snapshot::SnapshotImage;
@@ -22,7 +23,7 @@ struct FileDocument<'a> {
     key: &'a str,
     /// Of one that is missing it is not known.
     size: Option<u64>,
-    digest: Option<&'a Digest>,
+    checksum: Option<Checksum>,
     diff_id: Option<&'a Digest>,
     writable: bool,
     /// Of a disk that guests write to, and of one that is missing.
@@ -61,7 +62,7 @@ impl<'a> FileDocument<'a> {
             format: &disk.format,
             key: &disk.key,
             size: (!is_missing).then_some(disk.size),
-            digest: disk.digest.as_ref(),
+            checksum: disk.checksum,
             diff_id: disk.diff_id.as_ref(),
             writable: disk.writable,
             state: if is_missing { Some("missing") } else { state(disk) },

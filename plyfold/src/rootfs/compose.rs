@@ -3,11 +3,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use plyfold_core::digest::{Hasher, sha256};
+use plyfold_core::block_sums::{BlockSums, Checksum};
 use plyfold_core::snapshot::{RECORD, SetFile, SetRecord, SnapshotImage};
 use plyfold_core::{
-    ArtifactHandle, ArtifactReader, Digest, Error, HashTree, HashTreeFault, MadeFile, MadeImage, Result,
-    Role, TreePlace,
+    ArtifactHandle, ArtifactReader, Error, HashTree, HashTreeFault, MadeFile, MadeImage, Result, Role,
+    TreePlace,
 };
 
 use super::disks::{Disk, Disks};
@@ -88,7 +88,7 @@ impl CompositionPlan {
             if is_upper_link(file, &made.files) {
                 set.refers(&file.name);
             }
-            let mut digest = None;
+            let mut checksum = None;
             let (path, size) = if file.writable {
                 set.add_writable(&file.name, |out| {
                     out.fill_from(&*file.artifact)?;
@@ -101,19 +101,19 @@ impl CompositionPlan {
             } else {
                 set.add(&file.name, |out| {
                     out.fill_from(&*file.artifact)?;
-                    digest = Some(digest_of(&*file.artifact, stop)?);
+                    checksum = Some(checksum_of(&*file.artifact, stop)?);
                     Ok(())
                 })?
             };
             let of = record_of(file, hash_tree).with_partitions(partitions);
-            let of = of.of_content(digest.map(|digest| (digest, size)));
+            let of = checksum.into_iter().fold(of, |of, checksum| of.of_checksum(checksum, size));
             disks.add(Disk::of(&of, path, size));
             recorded.push(of);
         }
         for (name, format, text) in sidecars {
             let (path, size) = set.add(&name, |file| Ok(io::Write::write_all(file, text.as_bytes())?))?;
             let of = SetFile::new(name, Role::Sidecar, format, format);
-            let of = of.of_content(Some((sha256(text.as_bytes()), size)));
+            let of = of.of_checksum(checksum_in(text.as_bytes())?, size);
             disks.add(Disk::of(&of, path, size));
             recorded.push(of);
         }
@@ -182,15 +182,17 @@ fn sidecar(file: &MadeFile) -> Option<(String, &'static str, String)> {
     Some((format!("{}.dmverity", file.name), format, tree.sidecar()))
 }
 
-/// The digest of a file of the cache, which is read where the cache does not know it.
-fn digest_of(artifact: &dyn ArtifactHandle, stop: &Stop) -> Result<Digest> {
-    if let Some(known) = artifact.digest() {
-        return Ok(known.clone());
+/// The checksum of a file of the cache, which is read where the cache does not know it.
+fn checksum_of(artifact: &dyn ArtifactHandle, stop: &Stop) -> Result<Checksum> {
+    match artifact.checksum() {
+        Some(known) => Ok(known),
+        None => checksum_in(stop.reader(ArtifactReader::open(artifact)?)),
     }
-    let mut hasher = Hasher::sha256();
-    let read = hasher.read_all(stop.reader(ArtifactReader::open(artifact)?));
-    read.map_err(|e| Error::io("reading a file of the cache", e))?;
-    Ok(hasher.finish())
+}
+
+fn checksum_in(reader: impl io::Read) -> Result<Checksum> {
+    let sums = BlockSums::read_all(reader).map_err(|e| Error::io("reading a file of the cache", e))?;
+    Ok(sums.checksum())
 }
 
 /// What a snapshot has to know of a file.

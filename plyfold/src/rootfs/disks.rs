@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use plyfold_core::block_sums::Checksum;
 use plyfold_core::snapshot::SetFile;
 use plyfold_core::{Digest, HashTree, HashedPartition, KernelVersion, Role};
 #[cfg(feature = "erofs")]
@@ -24,8 +25,8 @@ pub struct Disk {
     pub key: String,
     /// Its size in bytes.
     pub size: u64,
-    /// The digest of its bytes, unless guests write to it.
-    pub digest: Option<Digest>,
+    /// The checksum of its bytes, unless guests write to it.
+    pub checksum: Option<Checksum>,
     /// The layer that it was made from, if it was made from one.
     pub diff_id: Option<Digest>,
     /// Whether guests write to it.
@@ -45,9 +46,9 @@ impl Disk {
 
     /// A file as it is recorded.
     pub(crate) fn of(record: &SetFile, path: PathBuf, size: u64) -> Self {
-        let SetFile { role, format, key, writable, digest, diff_id, hash_tree, partitions, .. } =
+        let SetFile { role, format, key, writable, checksum, diff_id, hash_tree, partitions, .. } =
             record.clone();
-        Self { path, role, format, key, size, digest, diff_id, writable, hash_tree, partitions }
+        Self { path, role, format, key, size, checksum, diff_id, writable, hash_tree, partitions }
     }
 }
 

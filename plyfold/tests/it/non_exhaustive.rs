@@ -22,6 +22,7 @@ const OPTIONS: &[&str] = &[
     "LayerOptions",
     "LoadOptions",
     "PullOptions",
+    "Reading",
     "Retry",
     "SaveOptions",
     "SyncOptions",

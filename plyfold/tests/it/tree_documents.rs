@@ -22,8 +22,8 @@ const TREE: [&str; 12] = [
     "uuid",
 ];
 const FILE: [&str; 11] = [
+    "checksum",
     "diff_id",
-    "digest",
     "format",
     "hash_tree",
     "key",

@@ -1,8 +1,8 @@
 //! Files made from layers and from images.
 //!
 //! An artifact is present when its [checksum](super::checksum) is there and fits. The checksum is written last, so that an
-//! incomplete artifact is not used, and it has the digest that shows later damage. Until then its maker holds the
-//! lock on it: an artifact without a checksum and without a lock was left by a killed process.
+//! incomplete artifact is not used, and it has the checksums of blocks that show later damage. They are computed while the artifact is
+//! written. Until then its maker holds the lock on it: an artifact without a checksum and without a lock was left by a killed process.
 //!
 //! Artifacts are readable by all, in folders that are for the store's owner alone: what is put elsewhere may be a hard
 //! link to one, whose mode is the same, and a virtual machine's monitor often runs as another user.
@@ -11,6 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use plyfold_core::block_sums::{Reading, SummedFile};
 use plyfold_core::blocking::Stop;
 use plyfold_core::durable::{parent, sync_folder};
 use plyfold_core::{
@@ -112,7 +113,8 @@ pub(super) fn begin(root: &Arc<Root>, place: &ArtifactPath, queued: &Queued) -> 
     }
     temp.file().set_len(0).map_err(|e| Error::io("emptying a temporary file", e))?;
     let (root, place, queued) = (root.clone(), place.clone(), queued.clone());
-    let writer = DiskArtifact { root, place, temp, queued, stop: Stop::default() };
+    let written = SummedFile::new(temp.share()?);
+    let writer = DiskArtifact { root, place, temp, written, queued, stop: Stop::default() };
     Ok(Some(Artifact::Vacant(Box::new(writer))))
 }
 
@@ -135,7 +137,7 @@ fn present(path: PathBuf, checksum: Checksum) -> Artifact {
 }
 
 fn handle(path: PathBuf, checksum: Checksum) -> LocalArtifact {
-    LocalArtifact::of_digest(path, checksum.size, checksum.made, checksum.digest)
+    LocalArtifact::of_checksum(path, checksum.size, checksum.made, checksum.blocks)
 }
 
 /// Removes an artifact: its checksum first, because an artifact without a checksum counts as missing.
@@ -151,6 +153,8 @@ struct DiskArtifact {
     root: Arc<Root>,
     place: ArtifactPath,
     temp: Temp,
+    /// The same file.
+    written: SummedFile,
     /// Released after the file is removed, so that the next one in the queue does not find it.
     queued: Queued,
     stop: Stop,
@@ -158,7 +162,7 @@ struct DiskArtifact {
 
 impl ArtifactWriter for DiskArtifact {
     fn output(&mut self) -> &mut dyn Output {
-        self.temp.file()
+        &mut self.written
     }
 
     fn stop_with(&mut self, stop: &Stop) {
@@ -166,7 +170,7 @@ impl ArtifactWriter for DiskArtifact {
     }
 
     fn commit(self: Box<Self>, made: &Made) -> Result<Box<dyn ArtifactHandle>> {
-        let Self { root, place, temp, queued: _queued, stop } = *self;
+        let Self { root, place, temp, written, queued: _queued, stop } = *self;
         // A checksum that is longer than what is read of it would be none.
         let made = made.bounded();
         let path = place.path(&root);
@@ -181,19 +185,19 @@ impl ArtifactWriter for DiskArtifact {
         if let Some(text) = sidecar::text(&made) {
             durable::write_document(&root, &place.sidecar_temp(), &beside, checksum::MODE, text.as_bytes())?;
         }
-        // Hashing reads what is still in memory, while the disk takes it.
-        let reader = temp.reader()?;
-        let _in_the_making = temp.share()?;
-        let (published, hashed) = std::thread::scope(|scope| {
-            let hashing = scope.spawn(|| checksum::hash(stop.reader(&reader)));
-            (temp.publish(&path, checksum::MODE), hashing.join())
+        let in_the_making = temp.share()?;
+        // Blocks that have to be read again are still in memory, and are read while the disk takes them.
+        let (published, summed) = std::thread::scope(|scope| {
+            let summing = scope.spawn(|| written.sums(&Reading::on_all_cores(&stop)));
+            (temp.publish(&path, checksum::MODE), summing.join())
         });
         let without = || drop((fs::remove_file(&path), fs::remove_file(&beside)));
         published.inspect_err(|_| drop(fs::remove_file(&beside)))?;
-        let broken = |_| Error::new(ErrorKind::Internal, "a hashing thread panicked");
-        let recorded = hashed.map_err(broken)?.and_then(|(digest, size)| {
-            let checksum = Checksum { digest, size, seen: Some(Seen::of(&reader)?), made };
-            let (temp, bytes) = (place.checksum_temp(), checksum.to_bytes()?);
+        let broken = |_| Err(Error::new(ErrorKind::Internal, "a hashing thread panicked"));
+        let recorded = summed.unwrap_or_else(broken).and_then(|sums| {
+            let (size, blocks, seen) = (sums.size(), sums.checksum(), Seen::of(&in_the_making)?);
+            let checksum = Checksum { size, blocks, seen, made };
+            let (temp, bytes) = (place.checksum_temp(), checksum.to_bytes(&sums)?);
             durable::write_document(&root, &temp, &record, 0o444, &bytes).map(|()| checksum)
         });
         let checksum = recorded.inspect_err(|_| without())?;

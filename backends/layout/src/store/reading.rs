@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
+use plyfold_core::block_sums::{self, Reading};
 use plyfold_core::blocking::Stop;
 use plyfold_core::cache::DamagedPart;
 use plyfold_core::digest::Hasher;
@@ -22,6 +23,8 @@ use crate::root::describe;
 
 /// What is read at once by each thread, and all that it holds.
 const CHUNK: usize = 1 << 20;
+/// Artifacts from this size on are read one after the other, each by all threads.
+const LARGE: u64 = 32 << 20;
 
 /// The result of reading an item.
 #[derive(Debug)]
@@ -47,8 +50,8 @@ pub(super) struct Watch<'a> {
     pub(super) stop: &'a Stop,
 }
 
-/// Reads every item to its end and hands its verdict to `each`. The largest come first, so that no thread is left
-/// with one of them when the others are done.
+/// Reads every item to its end and hands its verdict to `each`. The largest artifacts come first, each read by all threads; then
+/// each thread reads items of its own, the largest first, so that no thread is left with one of them when the others are done.
 ///
 /// # Errors
 /// The first of a thread, after which none begins another item: `Io` when reading fails for another reason than what
@@ -59,14 +62,21 @@ pub(super) fn read_all(
     each: impl Fn(Item, Verdict) -> Result<()> + Sync,
 ) -> Result<()> {
     items.sort_by_key(|item| std::cmp::Reverse(item.size));
-    let threads = thread::available_parallelism().map_or(1, NonZero::get).min(items.len());
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    let is_large = |item: &Item| item.size >= LARGE && matches!(item.part, DamagedPart::Artifact(..));
+    let (large, items): (Vec<_>, Vec<_>) = items.into_iter().partition(is_large);
+    for item in large {
+        let verdict = watch.verdict(&item, &mut Vec::new(), cores)?;
+        each(item, verdict)?;
+    }
+    let threads = cores.min(items.len());
     let (next, failed, outcome) = (AtomicUsize::new(0), AtomicBool::new(false), Mutex::new(Ok(())));
     let work = || {
         let mut chunk = vec![0; CHUNK];
         while !failed.load(Ordering::Relaxed)
             && let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed))
         {
-            let read = watch.verdict(item, &mut chunk);
+            let read = watch.verdict(item, &mut chunk, 1);
             if let Err(e) = read.and_then(|verdict| each(item.clone(), verdict)) {
                 failed.store(true, Ordering::Relaxed);
                 *outcome.lock().unwrap_or_else(PoisonError::into_inner) = Err(e);
@@ -84,17 +94,17 @@ pub(super) fn read_all(
 }
 
 impl Watch<'_> {
-    fn verdict(&self, item: &Item, chunk: &mut [u8]) -> Result<Verdict> {
+    fn verdict(&self, item: &Item, chunk: &mut [u8], threads: usize) -> Result<Verdict> {
         if !item.kind.is_file() {
             return Ok(Verdict::Damaged(format!("not a regular file but {}", describe(item.kind))));
         }
-        match self.content(item, chunk) {
+        match self.content(item, chunk, threads) {
             Err(e) if is_of_the_content(&e) => Ok(Verdict::Damaged(one_line(&e))),
             outcome => outcome,
         }
     }
 
-    fn content(&self, item: &Item, chunk: &mut [u8]) -> Result<Verdict> {
+    fn content(&self, item: &Item, chunk: &mut [u8], threads: usize) -> Result<Verdict> {
         let Some(file) = open(item)? else { return Ok(Verdict::Gone) };
         if let DamagedPart::Blob(digest) = &item.part {
             return Ok(self.mismatch(&file, digest, chunk)?.map_or(Verdict::Sound, Verdict::Damaged));
@@ -105,7 +115,7 @@ impl Watch<'_> {
         if remains::has_no_checksum(&item.path)? {
             return Ok(Verdict::Remains);
         }
-        let Some(checksum) = checksum::read(&item.path)? else {
+        let Some((checksum, sums)) = checksum::read_with_sums(&item.path)? else {
             return Ok(Verdict::Damaged("it has no checksum that can be read".to_owned()));
         };
         if !sidecar::is_sound(&item.path, &checksum.made)? {
@@ -114,7 +124,8 @@ impl Watch<'_> {
         }
         let found = metadata(&file)?;
         let damage = if checksum.size == item.size {
-            self.mismatch(&file, &checksum.digest, chunk)?
+            let reading = Reading { threads, stop: self.stop, read: self.read };
+            block_sums::mismatch(&block_sums::damaged(&file, &sums, &reading)?)
         } else {
             let (size, recorded) = (item.size, checksum.size);
             Some(format!("size mismatch: recorded with {recorded} bytes, it has {size}"))

@@ -204,7 +204,7 @@ async fn damaged_artifacts_are_told_removed_and_made_again() {
     let path = scene.make(&scene.diff_id()).await;
     let checksum = PathBuf::from(format!("{}.checksum", path.display()));
     let damages: [(&str, &dyn Fn()); 4] = [
-        ("digest mismatch", &|| replace(&path, b"another of some bytes.")),
+        ("checksum mismatch: 22 bytes at 0", &|| replace(&path, b"another of some bytes.")),
         ("size mismatch", &|| replace(&path, b"an image")),
         ("no checksum", &|| replace(&checksum, b"{")),
         ("a directory", &|| {

@@ -1,12 +1,13 @@
 //! Files that are made from layers and from images.
 
 use std::fs;
-use std::io::{Read as _, SeekFrom};
+use std::io::{IoSlice, Read as _, Seek as _, SeekFrom, Write as _};
 use std::time::Duration;
 
+use plyfold_core::block_sums::BlockSums;
 use plyfold_core::{
     Artifact, ArtifactHandle, ArtifactKey, ArtifactReader, ArtifactWriter, CacheProvider,
-    CacheProviderExt as _, Digest, Format, Made, digest,
+    CacheProviderExt as _, Digest, Format, Made, Output, Verify, digest,
 };
 
 use super::collect::{collect, refuses_to_collect};
@@ -31,7 +32,7 @@ rules! {
         "files of one format that differ in their extension have makers at the same time, and are kept apart",
     "C 207" an_artifact_is_read_at_any_offset:
         "a file out of the cache has as many bytes as it says, gives them at any offset and in any order, and no more; where \
-         it tells a digest, it is theirs",
+         it tells a checksum, it is that of its bytes",
     "K 208" of_many_makers_of_an_artifact_one_makes_it:
         "of tasks that want one file at once, through several handles, one makes it, and the others are given that one",
     "C 210" artifacts_whose_keys_print_alike_are_kept_apart:
@@ -40,6 +41,9 @@ rules! {
     "C 267" a_look_for_an_artifact_takes_no_right_and_never_waits:
         "a look for a file answers at once, also while the file is being made, and takes no right to make it; a file that is \
          incomplete or was changed is not found, and what is found has the path, the bytes and the notes of what was made",
+    "C 280" an_artifact_is_written_in_any_order:
+        "a file that was written out of order, over what was there, with holes, cut, lengthened and copied into by ranges has \
+         the bytes that a file would have, and a verification finds nothing wrong with it",
 }
 
 pub(super) const CONTENT: &[u8] = b"what was made of a layer";
@@ -167,8 +171,9 @@ async fn an_artifact_is_read_at_any_offset(fixture: &dyn CacheFixture) {
         let artifact = is_present(&**cache, &key()).await;
         let size = artifact.size();
         assert_eq!(size, CONTENT.len() as u64);
-        if let Some(told) = artifact.digest() {
-            assert_eq!(*told, digest::sha256(CONTENT), "the digest that it tells");
+        if let Some(told) = artifact.checksum() {
+            let sums = BlockSums::read_all(CONTENT).expect("it can be read");
+            assert_eq!(told, sums.checksum(), "the checksum that it tells");
         }
         // From the end to the start, through another handle each time.
         for offset in (0..=size + 1).rev() {
@@ -234,6 +239,45 @@ async fn a_look_for_an_artifact_takes_no_right_and_never_waits(fixture: &dyn Cac
         overwrite(path, CHANGED).expect("it can be written to");
         assert!(look().await.is_empty(), "what others have written was found");
     }
+}
+
+async fn an_artifact_is_written_in_any_order(fixture: &dyn CacheFixture) {
+    const MIB: u64 = 1 << 20;
+    let subject = fixture.open().await;
+    let mut source = tempfile::tempfile().expect("a file can be made");
+    source.write_all(&[b'c'; 3000]).expect("it can be written");
+    let write = |out: &mut dyn Output| {
+        out.write_all(&vec![b'a'; 2 << 20])?;
+        out.seek(SeekFrom::Start(5))?;
+        out.write_all(b"over")?;
+        out.seek(SeekFrom::Start(MIB + 7))?;
+        out.copy_range(&source, 100, 2000)?;
+        out.set_len(2 * MIB - 10)?;
+        out.set_len(3 * MIB)?;
+        out.seek(SeekFrom::Start(4 * MIB + 3))?;
+        let count = out.write_vectored(&[IoSlice::new(b"be"), IoSlice::new(b"hind")])?;
+        out.write_all(&b"behind"[count..])?;
+        out.seek(SeekFrom::Start(4 * MIB))?;
+        out.write_all(b"xyz")?;
+        out.set_len(6 * MIB + 1)
+    };
+    let mut model = tempfile::tempfile().expect("a file can be made");
+    write(&mut model).expect("a file can be written");
+    let mut expected = Vec::new();
+    model.rewind().and_then(|()| model.read_to_end(&mut expected)).expect("it can be read");
+    let mut writer = vacant(&*subject.cache).await;
+    write(writer.output()).expect("it can be written");
+    let made = sound(writer.commit(&Made::default()));
+    let found = is_present(&*subject.cache, &key()).await;
+    for artifact in [made, found] {
+        assert_eq!(artifact.size(), expected.len() as u64);
+        assert!(bytes(&*artifact) == expected, "a file would have other bytes");
+        if let Some(told) = artifact.checksum() {
+            let sums = BlockSums::read_all(&*expected).expect("it can be read");
+            assert_eq!(told, sums.checksum(), "the checksum that it tells");
+        }
+    }
+    assert_eq!(sound(subject.cache.verify(&Verify::default()).await).damage, []);
 }
 
 /// Makes a file that is not there.

@@ -154,6 +154,7 @@ const CACHE: &[(&str, &[CacheFault])] = &[
     ("K 208", &[CacheFault::MadeByEach, CacheFault::TwoMakers]),
     ("C 210", &[CacheFault::KeyedByText]),
     ("C 267", &[CacheFault::ChangedArtifactsTrusted, CacheFault::LooksWait]),
+    ("C 280", &[CacheFault::ArtifactsAppended]),
     ("C 281", &[CacheFault::ReplacesAll, CacheFault::ReplacesSilently]),
     ("C 282", &[CacheFault::OnePlatformLoaded]),
     ("C 283", &[CacheFault::LoadsInPieces]),

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 
+use plyfold_core::block_sums::Checksum;
 use plyfold_core::durable::temporary_file;
 use plyfold_core::snapshot::delta;
 use plyfold_core::snapshot::{Content, Delta, RECORD, SetFile, Snapshot, SnapshotFault, SnapshotFile};
@@ -42,24 +43,35 @@ impl Restore<'_> {
         let mut set = Set::new(out, options, self.stop)?;
         set.declare(files.iter().map(|file| &*file.file.name))?;
         let mut disks = Disks { kernel: self.snapshot.kernel, ..Disks::default() };
+        let mut recorded = Vec::new();
         for file in files {
             let (name, refers) = (&file.file.name, file.file.format != files[0].file.format);
             if refers && !file.file.writable {
                 set.refers(name);
             }
+            let mut of = file.file.clone();
             let (path, size) = match &file.content {
                 Content::Delta(delta) => {
                     set.add_writable(name, |disk| self.disk(file, delta, disk).map_err(|e| self.at(file, e)))?
                 }
                 Content::Whole(digest) => {
-                    set.add(name, |out| self.whole(file, digest, out).map_err(|e| self.at(file, e)))?
+                    let mut checksum = None;
+                    let added = set.add(name, |out| {
+                        checksum = Some(self.whole(file, digest, out).map_err(|e| self.at(file, e))?);
+                        Ok(())
+                    })?;
+                    of = checksum.into_iter().fold(of, |of, checksum| of.of_checksum(checksum, file.size));
+                    added
                 }
                 _ => return Err(Error::unsupported("this content of a snapshot is not known")),
             };
-            disks.add(Disk::of(&file.file, path, size));
+            disks.add(Disk::of(&of, path, size));
+            recorded.push(of);
         }
-        let record = self.snapshot.record().to_json();
-        set.add(RECORD, |file| Ok(io::Write::write_all(file, &record)?))?;
+        // As `materialize` writes it.
+        let mut record = self.snapshot.record();
+        record.files = recorded;
+        set.add(RECORD, |file| Ok(io::Write::write_all(file, &record.to_json())?))?;
         disks.notes.extend(set.publish()?);
         Ok(disks)
     }
@@ -83,7 +95,7 @@ impl Restore<'_> {
         let mut content = Hashing::like(digest, self.stop.reader(self.from.open(file)?))?;
         let Content::Delta(delta) = &file.content else {
             if !own_vmdk::is_one(&file.file) {
-                return content.check(file);
+                return content.check(file).map(drop);
             }
             let bytes = own_vmdk::read(&file.file, &mut content, size, own_vmdk::read_over)?;
             content.check(file)?;
@@ -106,20 +118,21 @@ impl Restore<'_> {
         Ok(())
     }
 
-    fn whole(&self, file: &SnapshotFile, digest: &Digest, out: &mut AtomicFile) -> Result<()> {
+    /// The checksum of what was written.
+    fn whole(&self, file: &SnapshotFile, digest: &Digest, out: &mut AtomicFile) -> Result<Checksum> {
         let content = self.from.open(file)?;
-        if matches!(&content, stored::Content::File(content) if out.share(content)) {
+        let checksum = if matches!(&content, stored::Content::File(content) if out.share(content)) {
             // The clone is what gets the name.
-            Hashing::like(digest, self.stop.reader(FileReader { file: out.file(), at: 0 }))?.check(file)?;
+            Hashing::like(digest, self.stop.reader(FileReader { file: out.file(), at: 0 }))?.check(file)?
         } else {
             let mut content = Hashing::like(digest, content)?;
             out.copy_of((&mut content).take(file.size), file.size)?;
-            content.check(file)?;
-        }
+            content.check(file)?
+        };
         if own_vmdk::is_one(&file.file) {
             own_vmdk::check_file(&file.file, out.file(), self.files())?;
         }
-        Ok(())
+        Ok(checksum)
     }
 
     fn files(&self) -> impl Iterator<Item = &SetFile> {
@@ -162,6 +175,6 @@ fn checked<R: Read>(file: &SnapshotFile, content: Hashing<R>, applied: Result<()
     match applied {
         Err(e) if matches!(e.detail(), Some(SnapshotFault::Delta(_))) => content.check(file).and(Err(e)),
         Err(e) => Err(e),
-        Ok(()) => content.check(file),
+        Ok(()) => content.check(file).map(drop),
     }
 }

@@ -5,7 +5,8 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use plyfold_core::digest::Hasher;
+use plyfold_core::block_sums::SumsInOrder;
+use plyfold_core::digest::{Hasher, read_all};
 use plyfold_core::durable::temporary_file;
 use plyfold_core::snapshot::delta::{self, Disk};
 use plyfold_core::snapshot::{
@@ -88,12 +89,16 @@ impl<'a> DiskFolder<'a> {
     /// Hashes a disk that no guest writes to, as `content`: the disk itself, or a copy of it. It has to be the one that was
     /// made: what is said of it, such as its layer, holds for that one.
     pub(super) fn whole(&self, disk: &OpenDisk<'_>, content: &File) -> Result<SnapshotFile> {
-        let made = disk.of.digest.as_ref();
+        let (made, checksum) = (disk.of.digest.as_ref(), disk.of.checksum);
         let mut hasher = made.map_or_else(|| Ok(Hasher::sha256()), Hasher::like)?;
-        let read = hasher.read_all(self.stop.reader(FileReader { file: content, at: 0 }));
+        let mut sums = SumsInOrder::default();
+        let read = read_all(self.stop.reader(FileReader { file: content, at: 0 }), |bytes| {
+            hasher.update(bytes);
+            sums.update(bytes);
+        });
         let size = read.map_err(|e| disk.at(Error::io("reading a disk", e)))?;
         let digest = hasher.finish();
-        let is_made = made == Some(&digest);
+        let is_made = made == Some(&digest) || checksum == Some(sums.finish().checksum());
         let found = disk.unchanged(SnapshotFile::new(disk.of.clone(), size, Content::Whole(digest)))?;
         if is_made && own_vmdk::is_one(disk.of) {
             own_vmdk::check_file(disk.of, content, self.record.files.iter()).map_err(|e| disk.at(e))?;

@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
 
-use plyfold_core::digest::Hasher;
+use plyfold_core::block_sums::{Checksum, SumsInOrder};
+use plyfold_core::digest::{Hasher, read_all};
 use plyfold_core::snapshot::{SnapshotFault, SnapshotFile};
 use plyfold_core::{BlobRange, Descriptor, Digest, Error, ImageSource, RegistrySource, Result};
 use tokio::runtime::Handle;
@@ -66,22 +67,28 @@ impl Stored for Cached {
 pub(super) struct Hashing<R> {
     reader: R,
     hasher: Hasher,
+    sums: SumsInOrder,
     count: u64,
 }
 
 impl<R: Read> Hashing<R> {
     /// Hashes as a digest was made.
     pub(super) fn like(digest: &Digest, reader: R) -> Result<Self> {
-        Ok(Self { reader, hasher: Hasher::like(digest)?, count: 0 })
+        Ok(Self { reader, hasher: Hasher::like(digest)?, sums: SumsInOrder::default(), count: 0 })
     }
 
-    /// Reads the rest, and checks that all of it is what is stored of a file. One byte more than that is read at most.
-    pub(super) fn check(mut self, file: &SnapshotFile) -> Result<()> {
+    /// Reads the rest, and checks that all of it is what is stored of a file. One byte more than that is read at most. The
+    /// checksum of what was read.
+    pub(super) fn check(mut self, file: &SnapshotFile) -> Result<Checksum> {
         let (digest, size) = file.stored();
         let left = size.saturating_sub(self.count).saturating_add(1);
-        let count = self.count + self.hasher.read_all(self.reader.take(left)).map_err(reading)?;
+        let rest = read_all(self.reader.take(left), |bytes| {
+            self.hasher.update(bytes);
+            self.sums.update(bytes);
+        });
+        let count = self.count + rest.map_err(reading)?;
         if (&self.hasher.finish(), count) == (digest, size) {
-            return Ok(());
+            return Ok(self.sums.finish().checksum());
         }
         Err(SnapshotFault::Altered(file.file.stored_name()).into())
     }
@@ -96,6 +103,7 @@ impl<R: Read> Read for Hashing<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.reader.read(buffer)?;
         self.hasher.update(&buffer[..count]);
+        self.sums.update(&buffer[..count]);
         self.count += count as u64;
         Ok(count)
     }

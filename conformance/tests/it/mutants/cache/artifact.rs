@@ -1,14 +1,16 @@
 //! Mutants of what is made from layers.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Seek as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use plyfold_core::block_sums::Checksum;
 use plyfold_core::memory::MemoryCache;
 use plyfold_core::{
-    Artifact, ArtifactHandle, ArtifactKey, ArtifactWriter, CacheProvider as _, Digest, Format, Made, Output,
-    Result, digest,
+    Artifact, ArtifactHandle, ArtifactKey, ArtifactWriter, CacheProvider as _, Format, Made, Output, Result,
+    digest,
 };
 
 use super::{BrokenCache, CacheFault, Shared};
@@ -52,13 +54,14 @@ impl BrokenCache {
                 Artifact::Present(Box::new(FromTheStart(artifact, Arc::default())))
             }
             (CacheFault::ArtifactsMisnamed, Artifact::Present(artifact)) => {
-                Artifact::Present(Box::new(Misnamed(artifact, key.content.clone())))
+                Artifact::Present(Box::new(Misnamed(artifact, Checksum::of(0, &[]))))
             }
             (_, found) => found,
         };
         Ok(match found {
             Artifact::Vacant(inner) => Artifact::Vacant(Box::new(BrokenArtifact {
                 _everything: everything,
+                appended: (self.fault == CacheFault::ArtifactsAppended).then(appending),
                 loses_notes: self.fault == CacheFault::NotesLost,
                 inner: Some(inner),
                 key: key.clone(),
@@ -107,9 +110,9 @@ impl ArtifactHandle for FromTheStart {
     }
 }
 
-/// It tells the digest of what it was made from.
+/// It tells the checksum of something else.
 #[derive(Clone, Debug)]
-struct Misnamed(Box<dyn ArtifactHandle>, Digest);
+struct Misnamed(Box<dyn ArtifactHandle>, Checksum);
 
 impl ArtifactHandle for Misnamed {
     fn size(&self) -> u64 {
@@ -120,8 +123,8 @@ impl ArtifactHandle for Misnamed {
         self.0.made()
     }
 
-    fn digest(&self) -> Option<&Digest> {
-        Some(&self.1)
+    fn checksum(&self) -> Option<Checksum> {
+        Some(self.1)
     }
 
     fn path(&self) -> Option<&Path> {
@@ -133,12 +136,20 @@ impl ArtifactHandle for Misnamed {
     }
 }
 
+/// A file that takes writes at its end alone.
+fn appending() -> File {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    File::options().read(true).append(true).open(file.path()).unwrap()
+}
+
 #[derive(Debug)]
 struct BrokenArtifact {
     /// `None` once it has ended.
     inner: Option<Box<dyn ArtifactWriter>>,
     key: ArtifactKey,
     shared: Arc<Shared>,
+    /// What was written, each piece behind the one before, wherever it belongs.
+    appended: Option<File>,
     /// Whether it is published when it is dropped.
     publishes: bool,
     loses_notes: bool,
@@ -149,7 +160,11 @@ impl BrokenArtifact {
     fn finish(&mut self, made: &Made) -> Result<Box<dyn ArtifactHandle>> {
         let none = Made::default();
         let told = if self.loses_notes { &none } else { made };
-        let made = self.inner.take().expect("it has not ended").commit(told)?;
+        let mut inner = self.inner.take().expect("it has not ended");
+        if let Some(mut appended) = self.appended.take() {
+            appended.rewind().and_then(|()| io::copy(&mut appended, &mut inner.output())).unwrap();
+        }
+        let made = inner.commit(told)?;
         self.shared.made.lock().unwrap().insert(self.key.clone(), made.clone());
         Ok(made)
     }
@@ -157,6 +172,9 @@ impl BrokenArtifact {
 
 impl ArtifactWriter for BrokenArtifact {
     fn output(&mut self) -> &mut dyn Output {
+        if let Some(appended) = &mut self.appended {
+            return appended;
+        }
         self.inner.as_mut().expect("it has not ended").output()
     }
 

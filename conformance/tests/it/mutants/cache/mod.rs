@@ -30,6 +30,7 @@ use self::writer::BrokenWriter;
 pub(crate) enum CacheFault {
     AbsenceIsError,
     AlwaysAsks,
+    ArtifactsAppended,
     ArtifactsForgotten,
     ArtifactsMisnamed,
     ArtifactsReadFromTheStart,
