@@ -142,14 +142,32 @@ impl Temp {
     }
 
     /// Makes the content durable and gives it its name, which is not durable yet.
-    fn settle(mut self, target: &Path, mode: u32) -> Result<()> {
-        let at = |e| refused(format!("storing {}", target.display()), e);
-        self.file.set_permissions(Permissions::from_mode(mode)).map_err(at)?;
-        self.file.sync_data().map_err(at)?;
-        fs::rename(&self.path, target).map_err(at)?;
+    fn settle(self, target: &Path, mode: u32) -> Result<()> {
+        self.set_mode(target, mode)?;
+        self.sync(target)?;
+        self.rename(target)
+    }
+
+    /// The first step towards `target`: the mode that the file has there.
+    pub(crate) fn set_mode(&self, target: &Path, mode: u32) -> Result<()> {
+        self.file.set_permissions(Permissions::from_mode(mode)).map_err(|e| storing(target, e))
+    }
+
+    /// The second step: the content is durable.
+    pub(crate) fn sync(&self, target: &Path) -> Result<()> {
+        self.file.sync_data().map_err(|e| storing(target, e))
+    }
+
+    /// The third step: the file has its name, which is not durable yet.
+    pub(crate) fn rename(mut self, target: &Path) -> Result<()> {
+        fs::rename(&self.path, target).map_err(|e| storing(target, e))?;
         self.armed = false;
         Ok(())
     }
+}
+
+fn storing(target: &Path, e: io::Error) -> Error {
+    refused(format!("storing {}", target.display()), e)
 }
 
 /// Whether the lock on a file is free, without taking it; `None` when there is no file that can be opened.
@@ -208,7 +226,8 @@ pub(crate) fn replace_document(
     })
 }
 
-fn filled(root: &Root, name: &str, bytes: &[u8]) -> Result<Temp> {
+/// A temporary file with these bytes, which are not durable yet.
+pub(crate) fn filled(root: &Root, name: &str, bytes: &[u8]) -> Result<Temp> {
     let mut temp = loop {
         match Temp::claim(root, name)? {
             Some(temp) => break temp,

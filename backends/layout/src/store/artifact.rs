@@ -1,8 +1,12 @@
 //! Files made from layers and from images.
 //!
-//! An artifact is present when its [checksum](super::checksum) is there and fits. The checksum is written last, so that an
+//! An artifact is present when its [checksum](super::checksum) is there and fits. The checksum gets its name last, so that an
 //! incomplete artifact is not used, and it has the checksums of blocks that show later damage. They are computed while the artifact is
 //! written. Until then its maker holds the lock on it: an artifact without a checksum and without a lock was left by a killed process.
+//!
+//! Both are synced at the same time, then named, and one sync of their folder makes both names durable. A power cut may leave either name
+//! alone, or the new checksum beside an older artifact: its content is compared before it is used, since the time of its last write is
+//! another one.
 //!
 //! Artifacts are readable by all, in folders that are for the store's owner alone: what is put elsewhere may be a hard
 //! link to one, whose mode is the same, and a virtual machine's monitor often runs as another user.
@@ -181,26 +185,39 @@ impl ArtifactWriter for DiskArtifact {
         if fs::symlink_metadata(&record).is_ok_and(|stale| stale.is_file()) {
             files::remove(&record)?;
         }
+        let in_the_making = temp.share()?;
+        temp.set_mode(&path, checksum::MODE)?;
         let beside = sidecar::path_of(&path);
         if let Some(text) = sidecar::text(&made) {
             durable::write_document(&root, &place.sidecar_temp(), &beside, checksum::MODE, text.as_bytes())?;
         }
-        let in_the_making = temp.share()?;
-        // Blocks that have to be read again are still in memory, and are read while the disk takes them.
-        let (published, summed) = std::thread::scope(|scope| {
-            let summing = scope.spawn(|| written.sums(&Reading::on_all_cores(&stop)));
-            (temp.publish(&path, checksum::MODE), summing.join())
+        // The disk takes the artifact while blocks that have to be read again are read, from memory, and the checksum is written.
+        let (synced, recorded) = std::thread::scope(|scope| {
+            let syncing = scope.spawn(|| temp.sync(&path));
+            let recorded = written.sums(&Reading::on_all_cores(&stop)).and_then(|sums| {
+                let (size, blocks, seen) = (sums.size(), sums.checksum(), Seen::of(&in_the_making)?);
+                let checksum = Checksum { size, blocks, seen, made };
+                let proof = durable::filled(&root, &place.checksum_temp(), &checksum.to_bytes(&sums)?)?;
+                proof.set_mode(&record, root.mode(0o444))?;
+                proof.sync(&record)?;
+                Ok((checksum, proof))
+            });
+            (syncing.join(), recorded)
         });
-        let without = || drop((fs::remove_file(&path), fs::remove_file(&beside)));
-        published.inspect_err(|_| drop(fs::remove_file(&beside)))?;
-        let broken = |_| Err(Error::new(ErrorKind::Internal, "a hashing thread panicked"));
-        let recorded = summed.unwrap_or_else(broken).and_then(|sums| {
-            let (size, blocks, seen) = (sums.size(), sums.checksum(), Seen::of(&in_the_making)?);
-            let checksum = Checksum { size, blocks, seen, made };
-            let (temp, bytes) = (place.checksum_temp(), checksum.to_bytes(&sums)?);
-            durable::write_document(&root, &temp, &record, 0o444, &bytes).map(|()| checksum)
+        let broken = |_| Err(Error::new(ErrorKind::Internal, "a syncing thread panicked"));
+        // Each of the two proves itself, so that one sync of their folder is enough, whichever name a power cut leaves.
+        let named = synced.unwrap_or_else(broken).and(recorded).and_then(|(checksum, proof)| {
+            temp.rename(&path)?;
+            proof.rename(&record)?;
+            sync_folder(parent(&path))?;
+            Ok(checksum)
         });
-        let checksum = recorded.inspect_err(|_| without())?;
+        let checksum = named.inspect_err(|_| {
+            // What may not outlive a power cut must not be taken for stored.
+            for file in [&record, &path, &beside] {
+                drop(fs::remove_file(file));
+            }
+        })?;
         Ok(Box::new(handle(path, checksum)))
     }
 }
