@@ -4,6 +4,7 @@
 mod archives;
 mod corpus;
 mod gpt;
+mod gzip;
 mod mutate;
 mod outcome;
 mod targets;

@@ -17,7 +17,7 @@ use plyfold_vmdk::{Descriptor, FlatDisk, SparseDisk, VmdkStream};
 
 use super::mutate::{Random, mutate};
 use super::outcome::{Outcome, of, refused};
-use super::{archives, corpus, gpt};
+use super::{archives, corpus, gpt, gzip};
 use crate::result::Result;
 
 /// Bytes of files that are read of one input.
@@ -29,7 +29,8 @@ pub(super) struct Target {
     judge: fn(&[u8]) -> Outcome,
 }
 
-pub(super) const NAMES: &str = "archive, disk, erofs, ext4, gpt, merge, sparse, statement, tar, verity, vmdk";
+pub(super) const NAMES: &str =
+    "archive, disk, erofs, ext4, gpt, gzip, merge, sparse, statement, tar, verity, vmdk";
 
 pub(super) fn target(name: &str) -> Result<Target> {
     let of = |corpus, judge| Target { corpus, judge };
@@ -50,6 +51,10 @@ pub(super) fn target(name: &str) -> Result<Target> {
         "gpt" => of(
             Corpus { sum: Some(gpt::sums), ..Corpus::of(gpt::disks()?, vec![512..604, 1024..1664]) },
             gpt::read,
+        ),
+        "gzip" => of(
+            Corpus { sum: Some(gzip::sums), ..Corpus::of(gzip::blobs(), vec![0..20, 0..200]) },
+            gzip::judge,
         ),
         "merge" => {
             of(Corpus { sum: Some(erofs_sum), ..Corpus::of(layers()?, vec![1024..1152, 1152..8192]) }, merge)

@@ -11,6 +11,7 @@ crate::fault! {
         "in a manifest such layers have the media type application/vnd.erofs.layer.v1"),
     Form(String) => (Unsupported, "no crate that reads layers of type {0} is linked into this program",
         "build it with the feature `erofs`, or choose an image of tars"),
+    GzipIndex(&'static str) => (Corrupt, "the index of the layer's gzip data is wrong: {0}"),
     Large(Size) => (Limit, "the layer has more than {0} uncompressed"),
     Malformed(&'static str) => (Corrupt, "{0}"),
     NoTar(&'static str) => (Unsupported, "the layer is an image of the form {0}, and no tar",

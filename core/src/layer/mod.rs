@@ -31,6 +31,7 @@
 //! # Ok::<(), plyfold_core::Error>(())
 //! ```
 
+pub mod gzip_index;
 pub mod whiteout;
 
 mod assemble;

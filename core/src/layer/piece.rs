@@ -28,6 +28,17 @@ pub(super) struct Measured {
     pub(super) digest: Option<Digest>,
 }
 
+/// The ratio is not checked below this size of the output: a layer of zeros of this size does no harm.
+const RATIO_FLOOR: u64 = 1 << 30;
+
+/// Refuses a tar that was compressed too much.
+pub(super) fn check_ratio(size: u64, compressed: u64, ratio: u64) -> Result<()> {
+    if size <= RATIO_FLOOR || size / ratio.max(1) <= compressed {
+        return Ok(());
+    }
+    Err(LayerFault::Ratio(Size(compressed), Size(size), ratio).into())
+}
+
 /// Refuses a tar that is larger than it may be.
 pub(super) fn check_size(size: u64, limits: &LayerLimits) -> Result<()> {
     if size <= limits.uncompressed {

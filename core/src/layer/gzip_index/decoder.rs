@@ -1,0 +1,130 @@
+//! A decoder of a gzip blob in a file, from any place that an index has.
+
+use std::io;
+use std::ops::Range;
+
+use super::members::{Members, Sum};
+use super::point::Point;
+use crate::layer::fault::LayerFault;
+use crate::{Error, ReadAt, Result};
+
+/// Bytes that are read of the blob at a time.
+const INPUT: usize = 128 << 10;
+
+pub(super) const OTHER: LayerFault = LayerFault::GzipIndex("it is not the index of this blob");
+
+/// What ends the bytes of a span.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End<'a> {
+    /// How many bytes are decoded by then, with all that comes before the span.
+    pub(super) offset: u64,
+    /// Where the next span begins; `None` behind the last one.
+    pub(super) next: Option<&'a Point>,
+}
+
+pub(super) struct Decoder {
+    members: Members,
+    input: Vec<u8>,
+    /// What of the input is not decoded.
+    left: Range<usize>,
+    /// Where the next byte is that is not in the input, and how many the file has.
+    at: u64,
+    size: u64,
+    /// How many bytes are decoded, with all that comes before the place of the start.
+    offset: u64,
+}
+
+impl Decoder {
+    /// At the first byte of a file of so many bytes.
+    pub(super) fn new(size: u64) -> Self {
+        Self { members: Members::new(), input: vec![0; INPUT], left: 0..0, at: 0, size, offset: 0 }
+    }
+
+    /// Goes to a place.
+    pub(super) fn enter(&mut self, file: &dyn ReadAt, point: &Point) -> Result<()> {
+        let mut first = [0];
+        if !point.bit.is_multiple_of(8) {
+            file.read_exact_at(&mut first, point.byte()).map_err(failed)?;
+        }
+        self.at = point.enter(&mut self.members, first[0])?;
+        (self.left, self.offset) = (0..0, point.offset);
+        Ok(())
+    }
+
+    /// Decodes into a buffer until it is full or the span ends; how many bytes, and whether it has ended, as the
+    /// place of the next one says.
+    pub(super) fn fill(
+        &mut self,
+        file: &dyn ReadAt,
+        buffer: &mut [u8],
+        end: End<'_>,
+    ) -> Result<(usize, bool)> {
+        let left = usize::try_from(end.offset.saturating_sub(self.offset)).unwrap_or(usize::MAX);
+        let room = left.min(buffer.len());
+        let mut filled = 0;
+        while filled < room {
+            filled += self.step(file, &mut buffer[filled..room])?.ok_or(OTHER)?;
+        }
+        if filled == left {
+            self.close(file, end.next)?;
+        }
+        Ok((filled, filled == left))
+    }
+
+    /// Checks that a span ends where the next one begins.
+    fn close(&mut self, file: &dyn ReadAt, next: Option<&Point>) -> Result<()> {
+        if let Some(within) = next.and_then(|next| next.within.as_ref()) {
+            return if self.members.last() == within.sum { Ok(()) } else { Err(OTHER.into()) };
+        }
+        let size = next.map_or(self.size, Point::byte);
+        while !(self.members.is_between() && self.taken() == size) {
+            if self.taken() > size {
+                return Err(OTHER.into());
+            }
+            self.step(file, &mut [])?.ok_or(OTHER)?;
+        }
+        Ok(())
+    }
+
+    /// Decodes into a buffer until it is full or the file ends; how many bytes.
+    pub(super) fn stream(&mut self, file: &dyn ReadAt, buffer: &mut [u8]) -> Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            let Some(written) = self.step(file, &mut buffer[filled..])? else {
+                self.members.finish()?;
+                break;
+            };
+            filled += written;
+        }
+        Ok(filled)
+    }
+
+    /// One step; how many bytes are decoded, `None` when nothing is left that could be.
+    fn step(&mut self, file: &dyn ReadAt, output: &mut [u8]) -> Result<Option<usize>> {
+        if self.left.is_empty() {
+            let left = usize::try_from(self.size.saturating_sub(self.at)).unwrap_or(usize::MAX);
+            let length = self.input.len().min(left);
+            file.read_exact_at(&mut self.input[..length], self.at).map_err(failed)?;
+            self.at += length as u64;
+            self.left = 0..length;
+        }
+        let step = self.members.step(&self.input[self.left.clone()], output, false)?;
+        self.left.start += step.read;
+        self.offset += step.written as u64;
+        Ok(step.moved.then_some(step.written))
+    }
+
+    /// How many bytes of the file are decoded, with all that comes before the place of the start.
+    pub(super) fn taken(&self) -> u64 {
+        self.at - self.left.len() as u64
+    }
+
+    /// CRC-32 and length of the member up to the last byte that was decoded.
+    pub(super) fn last(&self) -> Sum {
+        self.members.last()
+    }
+}
+
+fn failed(error: io::Error) -> Error {
+    Error::io("reading a layer", error)
+}

@@ -1,0 +1,184 @@
+//! A gzip blob decoded by several threads, in order.
+
+use std::fmt;
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use super::GzipIndex;
+use super::decoder::{Decoder, OTHER};
+use super::members::Sum;
+use super::worker::{BUFFER, Worker};
+use crate::layer::LayerLimits;
+use crate::layer::piece::check_ratio;
+use crate::{Error, ReadAt, Result};
+
+/// More threads take more memory, and are faster than what reads their bytes.
+const MAX_THREADS: usize = 8;
+
+/// The bytes that a gzip blob in a file is decoded to, by several threads with the help of an index, in order.
+///
+/// They are those of a decoder without an index, and so are the errors. Where a span is not what the index says, the file
+/// is decoded from its first byte by one thread: up to where the reader is, which checks what was read, and
+/// to the end. Where that was wrong, or the index says so of itself, the error is
+/// [`LayerFault::GzipIndex`](crate::layer::LayerFault::GzipIndex): then the index is damaged.
+///
+/// Memory is bounded: 24 MiB beside the index, for at most 8 threads. Dropping it stops the threads at their next step.
+pub struct IndexedGzip {
+    file: Arc<dyn ReadAt + Send + Sync>,
+    index: Arc<GzipIndex>,
+    source: Source,
+    buffer: Vec<u8>,
+    /// The part of the buffer that is not read.
+    left: std::ops::Range<usize>,
+    /// How many bytes were decoded, with those in the buffer; how many of the blob; the sum at the last of them.
+    offset: u64,
+    taken: u64,
+    sum: Sum,
+    /// Bytes for each compressed one.
+    ratio: u64,
+}
+
+enum Source {
+    /// The threads, whose spans follow each other; the number of the span; the thread with whose buffer is read.
+    Threads {
+        workers: Vec<Worker>,
+        number: usize,
+        lender: usize,
+    },
+    /// One decoder, without the index.
+    Serial(Box<Decoder>),
+    End,
+}
+
+impl IndexedGzip {
+    /// Starts so many threads, or fewer.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io) when no thread can be started, or the file says no size.
+    pub fn new(file: Arc<dyn ReadAt + Send + Sync>, index: Arc<GzipIndex>, threads: usize) -> Result<Self> {
+        let size = file.size().map_err(|e| Error::io("reading a layer", e))?;
+        let source = if size == index.blob_size {
+            let threads = threads.clamp(1, MAX_THREADS).min(index.spans());
+            let start = |number| Worker::start(file.clone(), index.clone(), number, threads);
+            let workers = (0..threads).map(start).collect::<Result<_>>()?;
+            Source::Threads { workers, number: 0, lender: 0 }
+        } else {
+            Source::Serial(Box::new(Decoder::new(size)))
+        };
+        let (buffer, sum) = (Vec::new(), Sum::default());
+        Ok(Self { file, index, source, buffer, left: 0..0, offset: 0, taken: 0, sum, ratio: u64::MAX })
+    }
+
+    /// The same within the bounds of a layer, of which [`ratio`](LayerLimits::ratio) is checked here: what reads the bytes does
+    /// not know how many they were.
+    #[must_use]
+    pub fn limited(self, limits: &LayerLimits) -> Self {
+        Self { ratio: limits.ratio, ..self }
+    }
+
+    /// The bytes that [`piece`](Self::piece) returns next, as far as they are here; none at the end.
+    ///
+    /// # Errors
+    /// As [`piece`](Self::piece).
+    pub fn head(&mut self) -> Result<&[u8]> {
+        while self.left.is_empty() && !matches!(self.source, Source::End) {
+            self.advance()?;
+        }
+        Ok(&self.buffer[self.left.clone()])
+    }
+
+    /// The next bytes, in pieces of 256 KiB mostly; none at the end.
+    ///
+    /// # Errors
+    /// [`Corrupt`](crate::ErrorKind::Corrupt), [`Io`](crate::ErrorKind::Io).
+    pub fn piece(&mut self) -> Result<&[u8]> {
+        self.head()?;
+        Ok(&self.buffer[std::mem::take(&mut self.left)])
+    }
+
+    /// How many bytes of the blob were decoded for all pieces so far.
+    pub fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    fn advance(&mut self) -> Result<()> {
+        self.left = 0..0;
+        let (length, taken, sum) = match &mut self.source {
+            Source::End => return Ok(()),
+            Source::Serial(decoder) => {
+                self.buffer.resize(BUFFER, 0);
+                let length = decoder.stream(&*self.file, &mut self.buffer)?;
+                let found = (length, decoder.taken(), decoder.last());
+                if length == 0 {
+                    self.source = Source::End;
+                }
+                found
+            }
+            Source::Threads { workers, number, lender } => {
+                if let Some(worker) = workers.get(*lender).filter(|_| !self.buffer.is_empty()) {
+                    // A thread that has ended needs no buffers.
+                    let _ = worker.give_back.send(std::mem::take(&mut self.buffer));
+                }
+                if *number == self.index.spans() {
+                    self.source = Source::End;
+                    return Ok(());
+                }
+                *lender = *number % workers.len().max(1);
+                let received = workers.get(*lender).map(|worker| worker.pieces.recv());
+                let Some(Ok(Ok(piece))) = received else { return self.fall_back() };
+                *number += usize::from(piece.ends);
+                self.buffer = piece.buffer;
+                (piece.length, piece.taken, piece.sum)
+            }
+        };
+        self.left = 0..length;
+        self.offset += length as u64;
+        self.taken = taken;
+        if length > 0 {
+            self.sum = sum;
+        }
+        check_ratio(self.offset, taken, self.ratio)
+    }
+
+    /// Decodes without the index up to here.
+    fn fall_back(&mut self) -> Result<()> {
+        // The threads end.
+        self.source = Source::End;
+        let size = self.file.size().map_err(|e| Error::io("reading a layer", e))?;
+        let mut decoder = Box::new(Decoder::new(size));
+        self.buffer.resize(BUFFER, 0);
+        let mut left = self.offset;
+        while left > 0 {
+            let room = BUFFER.min(usize::try_from(left).unwrap_or(BUFFER));
+            match decoder.stream(&*self.file, &mut self.buffer[..room])? {
+                0 => return Err(OTHER.into()),
+                count => left -= count as u64,
+            }
+        }
+        if self.offset > 0 && decoder.last() != self.sum {
+            return Err(OTHER.into());
+        }
+        tracing::warn!("the index of a gzip blob is not used: it is damaged, or the blob is");
+        self.source = Source::Serial(decoder);
+        Ok(())
+    }
+}
+
+impl Read for IndexedGzip {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.head()?;
+        let count = buffer.len().min(self.left.len());
+        buffer[..count].copy_from_slice(&self.buffer[self.left.start..self.left.start + count]);
+        self.left.start += count;
+        Ok(count)
+    }
+}
+
+impl fmt::Debug for IndexedGzip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IndexedGzip")
+            .field("index", &self.index)
+            .field("offset", &self.offset)
+            .finish_non_exhaustive()
+    }
+}
