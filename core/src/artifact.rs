@@ -24,7 +24,8 @@ pub struct ArtifactKey {
     /// How it was made.
     pub format: Format,
     /// What it was made from: a layer's `diff_id`, which is the digest of its uncompressed tar, or the
-    /// [ChainID](chain_id) of an image's layers. For an image of one layer both are the same digest.
+    /// [ChainID](chain_id) of an image's layers. For an image of one layer both are the same digest. The
+    /// [index](crate::layer::gzip_index) of a blob is made from the blob, whose digest it is then.
     pub content: Digest,
 }
 

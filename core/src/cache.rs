@@ -41,6 +41,7 @@ mod edit;
 mod ext;
 mod find;
 mod forward;
+pub(crate) mod gzip_index;
 mod index;
 mod inventory;
 pub(crate) mod lease;

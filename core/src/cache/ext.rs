@@ -5,11 +5,13 @@ use bytes::Bytes;
 
 use super::{
     CacheProvider, CacheRegistry, CacheTarget, Completeness, LoadOptions, Loaded, NameChange, attach,
-    content, edit, index, load, push, registry,
+    content, edit, gzip_index, index, load, push, registry,
 };
 use crate::backend::Opened;
 use crate::copy::{Copied, CopyOptions};
 use crate::edit::Edit;
+use crate::layer::LayerLimits;
+use crate::layer::gzip_index::GzipIndex;
 use crate::manifest::RawManifest;
 use crate::pull::{self, PullOptions, PullResult};
 use crate::registry::{ImageRegistry, ImageRegistryExt};
@@ -321,6 +323,28 @@ pub trait CacheProviderExt: CacheProvider {
     /// As [`CacheProvider::open`].
     async fn verify_blob(&self, blob: &Descriptor) -> Result<()> {
         content::verify(self.as_provider(), blob).await
+    }
+
+    /// The [index](crate::layer::gzip_index) of a gzip blob that is kept with it, if there is one that is sound. It is
+    /// an artifact that is made from the blob, by the blob's digest, and is kept as long as an image needs the blob.
+    ///
+    /// # Contract
+    /// C 292 `the_index_of_a_blob_is_kept_with_it`.
+    ///
+    /// # Errors
+    /// As [`CacheProvider::find_artifact`].
+    async fn find_gzip_index(&self, blob: &Descriptor) -> Result<Option<GzipIndex>> {
+        gzip_index::find(self.as_provider(), blob).await
+    }
+
+    /// The same, made and kept if there is none: the blob is read and decoded for it. `None` for a blob that is no gzip
+    /// stream.
+    ///
+    /// # Errors
+    /// As [`CacheProvider::open`] and [`CacheProvider::artifact`]; [`Corrupt`](crate::ErrorKind::Corrupt),
+    /// [`Limit`](crate::ErrorKind::Limit).
+    async fn make_gzip_index(&self, blob: &Descriptor, limits: &LayerLimits) -> Result<Option<GzipIndex>> {
+        gzip_index::make(self.as_provider(), blob, limits).await
     }
 
     /// Removes a name; content stays until it is collected (rules C 61, C 62).

@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 
 use super::{CacheProvider, content};
 use crate::digest::chain_id;
+use crate::layer::Compression;
 use crate::manifest::{Document, RawManifest, is_document, is_foreign, limits};
 use crate::{Descriptor, Digest, Error, ErrorKind, Result};
 
@@ -18,7 +19,8 @@ pub struct Needs {
     pub blobs: HashMap<Digest, Need>,
     /// Documents that are here and damaged: what they lead to is not known.
     pub damaged: HashSet<Digest>,
-    /// What artifacts are made from: the layers' `diff_id`s, and the [ChainID](chain_id) of each image.
+    /// What artifacts are made from: the layers' `diff_id`s, the [ChainID](chain_id) of each image, and layers that are
+    /// compressed by gzip, which have an [index](crate::layer::gzip_index).
     pub contents: HashSet<Digest>,
     /// Which of the documents are referrers, and their subjects. A referrer does not need its subject.
     pub subjects: HashMap<Digest, Digest>,
@@ -130,6 +132,9 @@ impl Needs {
     async fn add_image(&mut self, cache: &dyn CacheProvider, raw: &RawManifest) -> Result<()> {
         for blob in raw.references() {
             self.note(&blob, !is_foreign(blob.media_type()));
+            if Compression::by_media_type(blob.media_type()) == Some(Compression::Gzip) {
+                self.contents.insert(blob.digest().clone());
+            }
         }
         match content::config(cache, raw.image()?).await {
             Ok(config) => {

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 
+use super::by_index::ByIndex;
 use super::conversion::{Conversion, Converted, Vacant, WhenFull};
 use super::engine::Engine;
 use super::options::{PullPolicy, PulledLayer};
@@ -135,7 +136,15 @@ impl Engine<'_> {
     ) -> Result<Option<Box<dyn ArtifactHandle>>> {
         let Some(vacant) = slot else { return Ok(None) };
         let diff_id = vacant.diff_id.clone();
-        let mut blob = self.cache.open(layer, BlobRange::FULL).await?;
+        let blob = self.cache.open(layer, BlobRange::FULL).await?;
+        let (mut blob, vacant) = match self.convert_by_index(layer, blob, vacant).await? {
+            ByIndex::Made(converted) => return self.publish(layer, converted, diff_id).await.map(Some),
+            ByIndex::Failed(blob) => match self.artifact(layer, Some(&diff_id)).await? {
+                (_, Some(vacant)) => (blob, vacant),
+                (there, None) => return Ok(there),
+            },
+            ByIndex::None(blob, vacant) => (blob, vacant),
+        };
         let converted = match StoredBlob::take(&mut blob) {
             Some(file) => {
                 let conversion = self.convert_from(|stop| stop.reader(file), vacant, WhenFull::Wait)?;

@@ -6,6 +6,7 @@
 //! ```
 //! Blobs come first, then config and manifest, then indexes, names last: everything that is visible is complete.
 
+mod by_index;
 mod cached_documents;
 mod conversion;
 mod download;

@@ -339,6 +339,9 @@ pub(crate) struct Pull {
     /// Verify everything that the store has of the image, and fetch what is damaged
     #[arg(long)]
     pub(crate) verify: bool,
+    /// Keep an index with each gzip layer, by which several threads decode it later
+    #[arg(long)]
+    pub(crate) index: bool,
 }
 
 /// Options of `ls`.

@@ -1,5 +1,7 @@
 //! `pull`: images come into the store.
 
+use crate::cache::CacheProviderExt as _;
+use crate::layer::LayerLimits;
 use crate::{PullOptions, PulledImage, PulledLayer, Result};
 use serde_json::{Value, json};
 
@@ -7,9 +9,15 @@ use super::args::Pull;
 use super::session::Session;
 
 pub(crate) async fn pull_image(session: &Session, options: Pull) -> Result<()> {
-    let Pull { image, policy, force, verify } = options;
+    let Pull { image, policy, force, verify, index } = options;
     let options = PullOptions { force, verify, ..PullOptions::default() };
     let image = session.pull(&image, policy.map(Into::into), options).await?;
+    if index {
+        let cache = session.images.cache();
+        for layer in &image.layers {
+            cache.make_gzip_index(&layer.descriptor, &LayerLimits::default()).await?;
+        }
+    }
     session.terminal.show(&pulled(&image), || {
         let replaced = image.replaced.as_ref().map(|digest| format!(", replaced {digest}"));
         format!("{}  {}{}\n", image.reference, image.digest, replaced.unwrap_or_default())

@@ -142,6 +142,26 @@ fn a_store_is_verified_and_repaired() {
 }
 
 #[test]
+fn an_index_is_kept_with_each_gzip_layer() {
+    let place = Place::new();
+    let pull = "pull oci:examples/sample:latest --platform linux/amd64 -q --index";
+    let run = |lines: &[&str]| lines.iter().map(|line| place.run(line)).collect::<Vec<_>>();
+    let mut runs = run(&[pull, "verify", "gc", "list", pull]);
+    let folders = fs::read_dir(place.path("store/artifacts/gzip-index-v1/sha256")).unwrap();
+    let files = folders.flat_map(|folder| fs::read_dir(folder.unwrap().path()).unwrap());
+    let files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
+    let indexes: Vec<_> =
+        files.iter().filter(|file| file.extension().is_some_and(|e| e == "gzindex")).collect();
+    assert!(!indexes.is_empty(), "{files:?}");
+    for index in indexes {
+        fs::remove_file(index).unwrap();
+        fs::write(index, "torn").unwrap();
+    }
+    runs.extend(run(&["verify", "verify --repair", pull, "verify", "remove localhost/sample", "gc", "list"]));
+    check("indexes", &runs);
+}
+
+#[test]
 fn what_broken_work_leaves_is_told_and_dropped() {
     let place = Place::new();
     let pulled = place.run("pull oci:examples/sample:latest --platform linux/amd64 -q");

@@ -23,6 +23,7 @@ mod formats;
 mod forms_refused;
 mod hash_trees;
 mod hostile_sets;
+mod indexed;
 mod interrupted;
 mod library;
 mod linked;

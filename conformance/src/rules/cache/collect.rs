@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use plyfold_core::layer::LayerLimits;
 use plyfold_core::{
     Blob, BlobRange, CacheProvider, CacheProviderExt, Collect, Collected, Descriptor, Digest, ErrorKind,
     Ingest, NameChange, PullPolicy,
@@ -26,6 +27,9 @@ rules! {
         "content that several names need, or one needs several times, is counted once",
     "C 184" partial_downloads_are_counted_and_dropped:
         "an interrupted download is counted by its digest, and goes when a collection is asked to, unless it is leased",
+    "C 292" the_index_of_a_blob_is_kept_with_it:
+        "the index of a layer that is compressed by gzip is there for every handle, and \
+         goes with the last name that needs the layer",
 }
 
 async fn gc_keeps_reachable_incl_nested_referrers_and_leases(fixture: &dyn CacheFixture) {
@@ -71,6 +75,35 @@ async fn gc_keeps_reachable_incl_nested_referrers_and_leases(fixture: &dyn Cache
     gone.sort_by_key(ToString::to_string);
     assert_eq!(gone, kept, "nothing leads there any more");
     assert_eq!(sound(cache.usage().await).blobs, 0);
+}
+
+async fn the_index_of_a_blob_is_kept_with_it(fixture: &dyn CacheFixture) {
+    let sample = samples::image();
+    let subject = pulled(fixture, &sample, NAME).await;
+    let (cache, other) = (&subject.cache, sound(subject.medium.reopen().await));
+    let layer = &sample.images[0].layers[0].descriptor;
+    let limits = LayerLimits::default();
+    assert_eq!(sound(cache.find_gzip_index(layer).await), None, "none is made");
+    let made = sound(cache.make_gzip_index(layer, &limits).await).expect("the layer is a gzip stream");
+    assert_eq!(made.blob_size(), layer.size());
+    let config = &sample.images[0].config;
+    assert_eq!(sound(cache.make_gzip_index(config, &limits).await), None, "a document is no gzip stream");
+    // A cache may know nothing by a look alone.
+    if sound(cache.find_gzip_index(layer).await).is_none() {
+        return;
+    }
+    for handle in [cache, &other] {
+        assert_eq!(sound(handle.find_gzip_index(layer).await).as_ref(), Some(&made));
+        assert_eq!(sound(handle.make_gzip_index(layer, &limits).await).as_ref(), Some(&made), "once more");
+    }
+    if !fixture.collects() {
+        return;
+    }
+    collect(&*other).await;
+    assert_eq!(sound(cache.find_gzip_index(layer).await).as_ref(), Some(&made), "a name needs the layer");
+    sound(cache.remove(&name(NAME)).await);
+    collect(&*other).await;
+    assert_eq!(sound(cache.find_gzip_index(layer).await), None, "nothing needs the layer");
 }
 
 async fn gc_skips_in_flight_ingest(fixture: &dyn CacheFixture) {

@@ -160,6 +160,7 @@ const CACHE: &[(&str, &[CacheFault])] = &[
     ("C 283", &[CacheFault::LoadsInPieces]),
     ("C 290", &[CacheFault::EditNamesEarly, CacheFault::EditReserialises]),
     ("C 291", &[CacheFault::EditStamped]),
+    ("C 292", &[CacheFault::IndexesCollected]),
     ("X 104", &[CacheFault::FollowsUrls]),
     ("X 107", &[CacheFault::DeltaBlobsForgotten]),
     ("C 220", &[CacheFault::ArtifactsUnverified, CacheFault::ChangedArtifactsTrusted]),

@@ -65,6 +65,7 @@ pub(crate) enum CacheFault {
     HandlesIgnoreEachOther,
     HitsUnconfirmed,
     IndexInOrder,
+    IndexesCollected,
     KeyedByText,
     LayoutLies,
     LoadsInPieces,
