@@ -1,9 +1,12 @@
 //! Large files go to the disk while they are being written.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
 use std::sync::mpsc::{self, SyncSender};
 use std::thread::{self, JoinHandle};
+
+use plyfold_core::block_sums::SummedFile;
+use plyfold_core::{Output, RangeWrite};
 
 /// Bytes that are written between two syncs. Smaller files are synced once, at their end.
 const STEP: u64 = 32 << 20;
@@ -57,6 +60,78 @@ impl Drop for EarlySync {
         if let Err(e) = self.finish() {
             tracing::debug!("syncing a file that is given up: {e}");
         }
+    }
+}
+
+/// A file that is summed and synced while it is written.
+#[derive(Debug)]
+pub(crate) struct EarlyFile {
+    file: File,
+    summed: SummedFile,
+    early: EarlySync,
+}
+
+impl EarlyFile {
+    pub(crate) fn new(file: File) -> io::Result<Self> {
+        Ok(Self { summed: SummedFile::new(file.try_clone()?), file, early: EarlySync::default() })
+    }
+
+    /// The file, of which what was written last is not synced.
+    ///
+    /// # Errors
+    /// As [`EarlySync::finish`].
+    pub(crate) fn finish(mut self) -> io::Result<SummedFile> {
+        self.early.finish()?;
+        Ok(self.summed)
+    }
+
+    fn wrote(&mut self, count: usize) -> usize {
+        self.early.wrote(&self.file, count as u64);
+        count
+    }
+}
+
+impl Read for EarlyFile {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.summed.read(buffer)
+    }
+}
+
+impl Write for EarlyFile {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let count = self.summed.write(buffer)?;
+        Ok(self.wrote(count))
+    }
+
+    fn write_vectored(&mut self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+        let count = self.summed.write_vectored(buffers)?;
+        Ok(self.wrote(count))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.summed.flush()
+    }
+}
+
+impl Seek for EarlyFile {
+    fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
+        self.summed.seek(position)
+    }
+}
+
+impl RangeWrite for EarlyFile {
+    fn copy_range(&mut self, source: &File, from: u64, length: u64) -> io::Result<()> {
+        self.summed.copy_range(source, from, length)
+    }
+}
+
+impl Output for EarlyFile {
+    fn set_len(&mut self, length: u64) -> io::Result<()> {
+        self.summed.set_len(length)
+    }
+
+    fn data_from(&mut self, offset: u64) -> io::Result<Option<u64>> {
+        self.summed.data_from(offset)
     }
 }
 

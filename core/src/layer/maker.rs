@@ -8,13 +8,10 @@ use super::codec::Codec;
 use super::fault::LayerFault;
 use super::hashes::{HashThread, Hashers, Hashes, Part};
 use super::link::Link;
-use super::piece::{Measured, Piece, Totals, check_size};
+use super::piece::{Measured, Piece, Totals, check_ratio, check_size};
 use super::pool::{Chunk, INFLATED, Pool, READ};
-use super::{Compression, LayerLimits, LayerOptions};
-use crate::{Digest, Error, Mismatch, Result, Size};
-
-/// The ratio is not checked below this size of the output: a layer of zeros of this size does no harm.
-const RATIO_FLOOR: u64 = 1 << 30;
+use super::{Compression, LayerOptions};
+use crate::{Digest, Error, Mismatch, Result};
 
 /// How long another thread is left to hash what is there.
 const TURN: Duration = Duration::from_millis(1);
@@ -149,7 +146,7 @@ impl ChunkMaker {
         }
         self.size += output.len() as u64;
         check_size(self.size, &self.options.limits)?;
-        check_ratio(self.size, self.taken + self.at as u64, &self.options.limits)?;
+        check_ratio(self.size, self.taken + self.at as u64, self.options.limits.ratio)?;
         if output.is_empty() {
             return Ok(None);
         }
@@ -215,11 +212,4 @@ fn check(measured: &Measured, expected: &Digest, expected_size: Option<u64>) -> 
         expected_size,
         actual_size: measured.size,
     }))
-}
-
-fn check_ratio(size: u64, compressed: u64, limits: &LayerLimits) -> Result<()> {
-    if size <= RATIO_FLOOR || size / limits.ratio.max(1) <= compressed {
-        return Ok(());
-    }
-    Err(LayerFault::Ratio(Size(compressed), Size(size), limits.ratio).into())
 }

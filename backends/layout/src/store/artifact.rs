@@ -15,7 +15,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use plyfold_core::block_sums::{Reading, SummedFile};
+use plyfold_core::block_sums::Reading;
 use plyfold_core::blocking::Stop;
 use plyfold_core::durable::{parent, sync_folder};
 use plyfold_core::{
@@ -27,6 +27,7 @@ use super::checksum::{self, Checksum, Seen};
 use super::queue::{Queued, is_read_only};
 use super::sidecar;
 use crate::durable::{self, Temp};
+use crate::early_sync::EarlyFile;
 use crate::files;
 use crate::root::Root;
 
@@ -117,7 +118,7 @@ pub(super) fn begin(root: &Arc<Root>, place: &ArtifactPath, queued: &Queued) -> 
     }
     temp.file().set_len(0).map_err(|e| Error::io("emptying a temporary file", e))?;
     let (root, place, queued) = (root.clone(), place.clone(), queued.clone());
-    let written = SummedFile::new(temp.share()?);
+    let written = EarlyFile::new(temp.share()?).map_err(|e| Error::io("opening a temporary file", e))?;
     let writer = DiskArtifact { root, place, temp, written, queued, stop: Stop::default() };
     Ok(Some(Artifact::Vacant(Box::new(writer))))
 }
@@ -158,7 +159,7 @@ struct DiskArtifact {
     place: ArtifactPath,
     temp: Temp,
     /// The same file.
-    written: SummedFile,
+    written: EarlyFile,
     /// Released after the file is removed, so that the next one in the queue does not find it.
     queued: Queued,
     stop: Stop,
@@ -185,6 +186,7 @@ impl ArtifactWriter for DiskArtifact {
         if fs::symlink_metadata(&record).is_ok_and(|stale| stale.is_file()) {
             files::remove(&record)?;
         }
+        let written = written.finish().map_err(|e| Error::io(format!("writing {}", path.display()), e))?;
         let in_the_making = temp.share()?;
         temp.set_mode(&path, checksum::MODE)?;
         let beside = sidecar::path_of(&path);
