@@ -14,8 +14,8 @@ use super::sample::of_layers;
 /// Layers of the image, and how many of them are pulled at once.
 const LAYERS: usize = 12;
 const AT_ONCE: usize = 3;
-/// Of one layer: the store's writer, reader, inflater, hasher and materializer.
-const EACH: usize = 5;
+/// Of one layer: the store's writer, inflater and materializer.
+const EACH: usize = 3;
 /// More than all queues of a layer hold.
 const SIZE: usize = 8 << 20;
 /// Says to the test that it is the process that is looked at.
