@@ -18,8 +18,7 @@
 //! # let blob = encoder.finish()?;
 //! # let mut file = tempfile::tempfile()?;
 //! # file.write_all(&blob)?;
-//! //! let index = Arc::new(GzipIndex::of(&blob[..], &LayerLimits::default())?);
-//!
+//! let index = Arc::new(GzipIndex::of(&blob[..], &LayerLimits::default())?);
 //! let mut decoded = Vec::new();
 //! IndexedGzip::new(Arc::new(file), index, 2)?.read_to_end(&mut decoded)?;
 //! assert!(decoded == tar);
