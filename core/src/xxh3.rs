@@ -21,6 +21,13 @@ pub struct Xxh3 {
 }
 
 impl Xxh3 {
+    /// The checksum of these bytes.
+    pub fn of(bytes: &[u8]) -> u64 {
+        let mut sum = Self::default();
+        sum.update(bytes);
+        sum.finish()
+    }
+
     /// Adds bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.state.write(bytes);

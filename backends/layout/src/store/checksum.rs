@@ -58,7 +58,7 @@ impl Checksum {
         let line = serde_json::to_vec(self);
         let mut bytes =
             line.map_err(|e| Error::new(ErrorKind::Internal, "writing a checksum").with_source(e))?;
-        let check = format!("\n{:016x}\n", xxh3(&bytes));
+        let check = format!("\n{:016x}\n", Xxh3::of(&bytes));
         bytes.extend_from_slice(check.as_bytes());
         bytes.extend_from_slice(&sums.to_bytes());
         Ok(bytes)
@@ -68,7 +68,7 @@ impl Checksum {
     fn parse(bytes: &[u8]) -> Option<(Self, &[u8])> {
         let end = bytes.iter().position(|byte| *byte == b'\n')?;
         let (line, rest) = bytes.split_at(end);
-        let check = format!("\n{:016x}\n", xxh3(line));
+        let check = format!("\n{:016x}\n", Xxh3::of(line));
         let rest = rest.strip_prefix(check.as_bytes())?;
         Some((serde_json::from_slice(line).ok()?, rest))
     }
@@ -78,12 +78,6 @@ impl Checksum {
         let (mode, recorded) = (Seen::in_metadata(found).mode, self.seen.mode);
         (mode != recorded).then_some((mode, recorded))
     }
-}
-
-fn xxh3(bytes: &[u8]) -> u64 {
-    let mut xxh3 = Xxh3::default();
-    xxh3.update(bytes);
-    xxh3.finish()
 }
 
 impl Seen {

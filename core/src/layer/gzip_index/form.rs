@@ -50,9 +50,7 @@ impl GzipIndex {
         };
         windows().for_each(|window| bytes.extend((window.len() as u32).to_le_bytes()));
         windows().for_each(|window| bytes.extend(&window[..]));
-        let mut sum = Xxh3::default();
-        sum.update(&bytes);
-        bytes.extend(sum.finish().to_le_bytes());
+        bytes.extend(Xxh3::of(&bytes).to_le_bytes());
         bytes
     }
 
@@ -63,9 +61,7 @@ impl GzipIndex {
     pub fn parse(bytes: &[u8], blob: &Descriptor) -> Result<Self> {
         let damaged = || LayerFault::GzipIndex("it is damaged");
         let (content, sum) = bytes.split_last_chunk::<8>().ok_or_else(damaged)?;
-        let mut actual = Xxh3::default();
-        actual.update(content);
-        if bytes.len() > Self::MAX_BYTES || actual.finish() != u64::from_le_bytes(*sum) {
+        if bytes.len() > Self::MAX_BYTES || Xxh3::of(content) != u64::from_le_bytes(*sum) {
             return Err(damaged().into());
         }
         let index = Fields(content).index(blob.digest().as_ref()).ok_or_else(damaged)?;
