@@ -27,6 +27,14 @@ impl StoredBlob {
     }
 }
 
+/// The bytes of a blob: of its file, where it has one, or of its stream, which verifies them.
+pub(crate) fn reader(mut blob: Blob) -> Box<dyn Read + Send> {
+    match StoredBlob::take(&mut blob) {
+        Some(file) => Box::new(file),
+        None => Box::new(blob.into_reader()),
+    }
+}
+
 impl Read for StoredBlob {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.file.read_at(buffer, self.at)?;

@@ -1,7 +1,5 @@
 //! One layer: from the backend into the cache, and on the way into its artifact.
 
-use std::io::Read;
-
 use super::by_index::ByIndex;
 use super::conversion::{Conversion, Converted, Vacant, WhenFull};
 use super::engine::Engine;
@@ -12,9 +10,9 @@ use crate::blocking::{StopOnDrop, blocking};
 use crate::cache::{BlobWriter, Ingest, MissingBlob, content};
 use crate::layer::{Hashing, LayerForm, LayerOptions, LayerTar};
 use crate::progress::Event;
-use crate::stored_blob::StoredBlob;
+use crate::stored_blob;
 use crate::{
-    Advice, Artifact, ArtifactHandle, ArtifactKey, Blob, BlobRange, CacheProvider, Descriptor, Digest, Error,
+    Advice, Artifact, ArtifactHandle, ArtifactKey, BlobRange, CacheProvider, Descriptor, Digest, Error,
     ErrorKind, ImageRegistryExt, Result, TransferFault,
 };
 
@@ -64,11 +62,7 @@ impl Engine<'_> {
             ..LayerOptions::default()
         };
         let stop = StopOnDrop::default();
-        let mut blob = self.cache.open(layer, BlobRange::FULL).await?;
-        let bytes: Box<dyn Read + Send> = match StoredBlob::take(&mut blob) {
-            Some(file) => Box::new(stop.0.reader(file)),
-            None => Box::new(stop.0.reader(blob.into_reader())),
-        };
+        let bytes = stop.0.reader(stored_blob::reader(self.cache.open(layer, BlobRange::FULL).await?));
         let read = move || LayerTar::new(bytes, options)?.finish().map(drop);
         match self.workers.run("plyfold-verify", read)?.await {
             Err(e) => Err(content::verify_after(&self.cache, layer, e).await),
@@ -137,7 +131,7 @@ impl Engine<'_> {
         let Some(vacant) = slot else { return Ok(None) };
         let diff_id = vacant.diff_id.clone();
         let blob = self.cache.open(layer, BlobRange::FULL).await?;
-        let (mut blob, vacant) = match self.convert_by_index(layer, blob, vacant).await? {
+        let (blob, vacant) = match self.convert_by_index(layer, blob, vacant).await? {
             ByIndex::Made(converted) => return self.publish(layer, converted, diff_id).await.map(Some),
             ByIndex::Failed(blob) => match self.artifact(layer, Some(&diff_id)).await? {
                 (_, Some(vacant)) => (blob, vacant),
@@ -145,32 +139,16 @@ impl Engine<'_> {
             },
             ByIndex::None(blob, vacant) => (blob, vacant),
         };
-        let converted = match StoredBlob::take(&mut blob) {
-            Some(file) => {
-                let conversion = self.convert_from(|stop| stop.reader(file), vacant, WhenFull::Wait)?;
-                match conversion.finish().await {
-                    // The diff_id alone was checked: the error may come from damage of the blob.
-                    Err(e) => return Err(content::verify_after(&self.cache, layer, e).await),
-                    converted => converted?,
-                }
+        let source = stored_blob::reader(blob);
+        let conversion = self.convert_from(|stop| stop.reader(source), vacant, WhenFull::Wait)?;
+        let converted = match conversion.finish().await {
+            // Of a file the diff_id alone was checked: the error may come from damage of the blob.
+            Err(e) => return Err(content::verify_after(&self.cache, layer, e).await),
+            converted => {
+                converted?.ok_or_else(|| Error::new(ErrorKind::Internal, "a conversion was put off"))?
             }
-            None => self.convert_stream(blob, vacant).await?,
         };
-        let put_off = || Error::new(ErrorKind::Internal, "a conversion was put off");
-        self.publish(layer, converted.ok_or_else(put_off)?, diff_id).await.map(Some)
-    }
-
-    /// Converts the blob of a cache that has no file of it.
-    async fn convert_stream(&self, mut blob: Blob, vacant: Vacant) -> Result<Option<Converted>> {
-        let mut conversion = self.convert(vacant, WhenFull::Wait)?;
-        while let Some(chunk) = blob.chunk().await.transpose() {
-            let is_last = chunk.is_err();
-            if !conversion.send(chunk).await || is_last {
-                break;
-            }
-        }
-        conversion.end().await;
-        conversion.finish().await
+        self.publish(layer, converted, diff_id).await.map(Some)
     }
 
     /// Downloads a blob, and converts it in the same pass when it starts at its first byte.
