@@ -66,14 +66,13 @@ impl Drop for EarlySync {
 /// A file that is summed and synced while it is written.
 #[derive(Debug)]
 pub(crate) struct EarlyFile {
-    file: File,
     summed: SummedFile,
     early: EarlySync,
 }
 
 impl EarlyFile {
-    pub(crate) fn new(file: File) -> io::Result<Self> {
-        Ok(Self { summed: SummedFile::new(file.try_clone()?), file, early: EarlySync::default() })
+    pub(crate) fn new(file: File) -> Self {
+        Self { summed: SummedFile::new(file), early: EarlySync::default() }
     }
 
     /// The file, of which what was written last is not synced.
@@ -86,7 +85,7 @@ impl EarlyFile {
     }
 
     fn wrote(&mut self, count: usize) -> usize {
-        self.early.wrote(&self.file, count as u64);
+        self.early.wrote(self.summed.file(), count as u64);
         count
     }
 }

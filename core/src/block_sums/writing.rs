@@ -28,6 +28,11 @@ impl SummedFile {
         Self { file, position: 0, blocks: Blocks::default() }
     }
 
+    /// The file itself. What is written to it directly is not seen.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
     /// The checksums of the file as it is. Blocks that have to be read are read on all cores.
     ///
     /// # Errors

@@ -118,7 +118,7 @@ pub(super) fn begin(root: &Arc<Root>, place: &ArtifactPath, queued: &Queued) -> 
     }
     temp.file().set_len(0).map_err(|e| Error::io("emptying a temporary file", e))?;
     let (root, place, queued) = (root.clone(), place.clone(), queued.clone());
-    let written = EarlyFile::new(temp.share()?).map_err(|e| Error::io("opening a temporary file", e))?;
+    let written = EarlyFile::new(temp.share()?);
     let writer = DiskArtifact { root, place, temp, written, queued, stop: Stop::default() };
     Ok(Some(Artifact::Vacant(Box::new(writer))))
 }
