@@ -57,7 +57,8 @@ fn case(name: &str, record: &Record) -> String {
         let _ = writeln!(text, "{}", line(row, (index > 0).then_some(ours)));
     }
     let _ = writeln!(text, "\n{}", record.checked);
-    let versions: Vec<&str> = record.rows.iter().map(|row| row.version.as_str()).collect();
+    let mut versions: Vec<&str> = record.rows.iter().map(|row| row.version.as_str()).collect();
+    versions.dedup();
     let _ = writeln!(text, "\nVersions: {}.", versions.join("; "));
     for reason in &record.skipped {
         let _ = writeln!(text, "\nNot measured: {reason}.");
