@@ -11,6 +11,7 @@ use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt, TryStreamExt as _};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::digest::Hasher;
 use crate::{Descriptor, Digest, Error, ErrorKind, Mismatch, Result, Size};
@@ -142,8 +143,8 @@ impl Blob {
     }
 
     /// A blob, or a range of it, out of a blocking reader that stands at the range's first byte.
-    /// The reader runs on blocking threads, at most 1 MiB ahead, and none of them ever waits for the reader of the
-    /// blob; dropping the blob stops it. Must be called within a tokio runtime.
+    /// Nothing is read before the first bytes are asked for. Then the reader runs on blocking threads, at most 1 MiB
+    /// ahead, and none of them ever waits for the reader of the blob; dropping the blob stops it. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// As [`Blob::ranged`].
@@ -157,18 +158,21 @@ impl Blob {
         let is_whole = range == (0..descriptor.size());
         let left = (range.end - range.start).saturating_add(u64::from(is_whole));
         let runtime = Handle::current();
-        let ahead = runtime.spawn_blocking(move || Burst::read(reader, left));
-        let bursts = stream::unfold(Some(ahead), move |ahead| {
+        // Who takes the blob's file in place of its bytes has nothing read.
+        let bursts = stream::unfold(Some(Ahead::Unread(reader, left)), move |ahead| {
             let runtime = runtime.clone();
             async move {
+                let read = |reader, left| runtime.spawn_blocking(move || Burst::read(reader, left));
+                let burst = match ahead? {
+                    Ahead::Unread(reader, left) => read(reader, left),
+                    Ahead::Reading(burst) => burst,
+                };
                 let broken = |e| Error::new(ErrorKind::Internal, "reading a blob was aborted").with_source(e);
-                let Burst { chunks, rest } = match ahead?.await.map_err(broken) {
+                let Burst { chunks, rest } = match burst.await.map_err(broken) {
                     Ok(burst) => burst,
                     Err(e) => return Some((vec![Err(e)], None)),
                 };
-                let rest =
-                    rest.map(|(reader, left)| runtime.spawn_blocking(move || Burst::read(reader, left)));
-                Some((chunks, rest))
+                Some((chunks, rest.map(|(reader, left)| Ahead::Reading(read(reader, left)))))
             }
         });
         Self::ranged(descriptor, range, bursts.flat_map(stream::iter))
@@ -354,6 +358,13 @@ impl fmt::Debug for Blob {
             .field("verified", &self.is_verified())
             .finish_non_exhaustive()
     }
+}
+
+/// The next burst.
+enum Ahead<R> {
+    /// The reader, and how many bytes it has to read.
+    Unread(R, u64),
+    Reading(JoinHandle<Burst<R>>),
 }
 
 /// What is read of a file at a time: while one burst is consumed, the next one is read.
