@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 pub use oci_spec::image::{Digest, DigestAlgorithm};
+use plyfold_sha256::{Sha256, update_two};
 use sha2::Digest as _;
 
 use crate::{Error, Result};
@@ -96,7 +97,7 @@ pub struct Hasher(State);
 
 #[derive(Clone, Debug)]
 enum State {
-    Sha256(sha2::Sha256),
+    Sha256(Sha256),
     Sha384(sha2::Sha384),
     Sha512(sha2::Sha512),
 }
@@ -104,7 +105,7 @@ enum State {
 impl Hasher {
     /// A sha256 hasher.
     pub fn sha256() -> Self {
-        Self(State::Sha256(sha2::Sha256::new()))
+        Self(State::Sha256(Sha256::new()))
     }
 
     /// A hasher that ends in a digest comparable with `digest`.
@@ -116,7 +117,7 @@ impl Hasher {
         Ok(Self(match digest.algorithm() {
             DigestAlgorithm::Sha384 => State::Sha384(sha2::Sha384::new()),
             DigestAlgorithm::Sha512 => State::Sha512(sha2::Sha512::new()),
-            _ => State::Sha256(sha2::Sha256::new()),
+            _ => State::Sha256(Sha256::new()),
         }))
     }
 
@@ -126,6 +127,17 @@ impl Hasher {
             State::Sha256(state) => state.update(bytes),
             State::Sha384(state) => state.update(bytes),
             State::Sha512(state) => state.update(bytes),
+        }
+    }
+
+    /// Hashes more bytes of two streams, which takes less time than one after the other where both are hashed by sha256.
+    pub fn update_two(first: (&mut Self, &[u8]), second: (&mut Self, &[u8])) {
+        match (&mut first.0.0, &mut second.0.0) {
+            (State::Sha256(one), State::Sha256(two)) => update_two((one, first.1), (two, second.1)),
+            _ => {
+                first.0.update(first.1);
+                second.0.update(second.1);
+            }
         }
     }
 
@@ -143,7 +155,7 @@ impl Hasher {
     /// Never: the text is built in the digest grammar.
     pub fn finish(self) -> Digest {
         let text = match self.0 {
-            State::Sha256(state) => format!("sha256:{}", Hex(&state.finalize())),
+            State::Sha256(state) => format!("sha256:{}", Hex(&state.finish())),
             State::Sha384(state) => format!("sha384:{}", Hex(&state.finalize())),
             State::Sha512(state) => format!("sha512:{}", Hex(&state.finalize())),
         };

@@ -1,27 +1,20 @@
-//! The hashes of a layer's blob and of its tar.
+//! The hashes of a layer's blob and of its tar: a chunk of one and a chunk of the other at once, which takes little more time
+//! than one of them.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use super::fault::LayerFault;
-use super::pool::{BATCH, Chunk};
+use super::pool::{BATCH, Chunk, READ};
 use super::{Compression, LayerOptions};
 use crate::digest::Hasher;
 use crate::{Descriptor, Digest, Error, Result};
 
-/// What a chunk is a part of.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Part {
-    /// The bytes as they come.
-    Blob,
-    /// The uncompressed tar.
-    Tar,
-    /// The bytes of a layer that is not compressed.
-    Both,
-}
+/// So many chunks of the blob are hashed without one of the tar, which is waited for otherwise. Fewer than a pool has.
+const ALONE: usize = READ / 2;
 
-/// The hashes, and the chunks that are not hashed yet. Any thread may hash the next one.
+/// The hashes, and the chunks that are not hashed yet. Any thread may hash the next ones.
 pub(super) struct Hashes {
     hashers: Mutex<Hashers>,
     queue: Mutex<Queue>,
@@ -31,10 +24,18 @@ pub(super) struct Hashes {
 /// Chunks hold buffers of pools, which bound their number.
 #[derive(Default)]
 struct Queue {
-    chunks: VecDeque<(Part, Arc<Chunk>)>,
+    blob: VecDeque<Arc<Chunk>>,
+    /// What is blob and tar is here.
+    tar: VecDeque<Arc<Chunk>>,
     /// Whether a thread waits for chunks.
     is_awaited: bool,
     is_closed: bool,
+}
+
+/// What is hashed at once.
+struct Chunks {
+    blob: Option<Arc<Chunk>>,
+    tar: Option<Arc<Chunk>>,
 }
 
 /// What is hashed.
@@ -66,10 +67,16 @@ impl Hashers {
         Ok(Self { blob, tar, is_plain })
     }
 
-    fn update(&mut self, part: Part, bytes: &[u8]) {
-        let blob = self.blob.as_mut().filter(|_| part != Part::Tar);
-        let tar = self.tar.as_mut().filter(|_| part != Part::Blob);
-        blob.into_iter().chain(tar).for_each(|hasher| hasher.update(bytes));
+    fn update(&mut self, chunks: &Chunks) {
+        let (of_blob, of_tar) = (&chunks.blob, &chunks.tar);
+        let blob = self.blob.as_mut().zip(if self.is_plain { of_tar.as_deref() } else { of_blob.as_deref() });
+        let tar = self.tar.as_mut().zip(of_tar.as_deref());
+        match (blob, tar) {
+            (Some((blob, of_blob)), Some((tar, of_tar))) => {
+                Hasher::update_two((blob, of_blob), (tar, of_tar));
+            }
+            (blob, tar) => blob.into_iter().chain(tar).for_each(|(hasher, chunk)| hasher.update(chunk)),
+        }
     }
 
     fn finish(&mut self) -> Digests {
@@ -81,36 +88,57 @@ impl Hashers {
     }
 }
 
+impl Queue {
+    /// What is hashed next, if more than so many chunks of the tar wait, or many of the blob.
+    fn next(&mut self, more_than: usize) -> Option<Chunks> {
+        if self.tar.len() > more_than {
+            return Some(Chunks { blob: self.blob.pop_front(), tar: self.tar.pop_front() });
+        }
+        let blob = if self.blob.len() >= ALONE { self.blob.pop_front() } else { None };
+        blob.map(|blob| Chunks { blob: Some(blob), tar: None })
+    }
+
+    /// What is hashed next when nothing more comes.
+    fn last(&mut self) -> Option<Chunks> {
+        let (blob, tar) = (self.blob.pop_front(), self.tar.pop_front());
+        (blob.is_some() || tar.is_some()).then_some(Chunks { blob, tar })
+    }
+}
+
 impl Hashes {
     pub(super) fn new(hashers: Hashers) -> Arc<Self> {
         let (hashers, queue, changed) = (Mutex::new(hashers), Mutex::default(), Condvar::new());
         Arc::new(Self { hashers, queue, changed })
     }
 
-    /// Adds the next chunk of a stream.
-    pub(super) fn add(&self, part: Part, chunk: &Arc<Chunk>) {
+    /// Adds the next chunk of the blob.
+    pub(super) fn add_blob(&self, chunk: &Arc<Chunk>) {
+        self.queue().blob.push_back(chunk.clone());
+    }
+
+    /// Adds the next chunk of the tar, which is the blob, too, if it is not compressed.
+    pub(super) fn add_tar(&self, chunk: &Arc<Chunk>) {
         let mut queue = self.queue();
-        queue.chunks.push_back((part, chunk.clone()));
-        if queue.is_awaited && queue.chunks.len() >= BATCH {
+        queue.tar.push_back(chunk.clone());
+        if queue.is_awaited && queue.tar.len() >= BATCH {
             queue.is_awaited = false;
             self.changed.notify_one();
         }
     }
 
-    /// Hashes a chunk, if more than so many wait; `false` when there are none, or another thread hashes one.
+    /// Hashes the next chunks, if more than so many of the tar wait; `false` when there are none, or another thread hashes.
     pub(super) fn help(&self, more_than: usize) -> bool {
         let Ok(mut hashers) = self.hashers.try_lock() else { return false };
-        let mut queue = self.queue();
-        let next = if queue.chunks.len() > more_than { queue.chunks.pop_front() } else { None };
-        drop(queue);
-        let Some((part, chunk)) = next else { return false };
-        hashers.update(part, &chunk);
+        let next = self.queue().next(more_than);
+        let Some(chunks) = next else { return false };
+        hashers.update(&chunks);
         true
     }
 
-    /// Whether every chunk is hashed, or being hashed.
+    /// Whether nothing waits that can be hashed now.
     pub(super) fn is_done(&self) -> bool {
-        self.queue().chunks.is_empty()
+        let queue = self.queue();
+        queue.tar.is_empty() && queue.blob.len() < ALONE
     }
 
     /// Hashes what comes on a thread of its own, if anything is hashed, until the result is dropped.
@@ -137,7 +165,7 @@ impl Hashes {
     fn wait(&self) -> bool {
         let mut queue = self.queue();
         queue.is_awaited = true;
-        let is_idle = |queue: &mut Queue| queue.chunks.len() < BATCH && !queue.is_closed;
+        let is_idle = |queue: &mut Queue| queue.tar.len() < BATCH && !queue.is_closed;
         queue = self.changed.wait_while(queue, is_idle).unwrap_or_else(PoisonError::into_inner);
         queue.is_awaited = false;
         !queue.is_closed
@@ -150,8 +178,8 @@ impl Hashes {
     pub(super) fn finish(&self) -> Result<Digests> {
         self.queue().is_closed = true;
         let mut hashers = self.hashers.lock().map_err(|_| LayerFault::Thread)?;
-        for (part, chunk) in std::mem::take(&mut self.queue().chunks) {
-            hashers.update(part, &chunk);
+        while let Some(chunks) = { self.queue().last() } {
+            hashers.update(&chunks);
         }
         Ok(hashers.finish())
     }

@@ -5,7 +5,6 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::fault::LayerFault;
-use super::hashes::Hashes;
 use super::piece::{Piece, Totals};
 use super::pool::{BATCH, Chunk};
 use crate::Result;
@@ -68,13 +67,14 @@ impl Link {
         drop(chunks);
     }
 
-    /// Waits for the next piece, and hashes it unless the maker does.
-    pub(super) fn next(&self, hashes: &Hashes) -> Result<Piece<Totals>> {
+    /// Waits for the next piece. Helps the maker before it waits, and with what the chunks that were read have left to do:
+    /// `help` does some of that if there is more of it than so many chunks have, and says whether it did.
+    pub(super) fn next(&self, help: impl Fn(usize) -> bool) -> Result<Piece<Totals>> {
         loop {
             let mut state = self.state();
             if state.chunks.is_empty() && state.end.is_none() {
                 drop(state);
-                if hashes.help(0) {
+                if help(0) {
                     continue;
                 }
                 state = self.wait();
@@ -82,7 +82,7 @@ impl Link {
             if let Some(chunk) = state.chunks.pop_front() {
                 let later = state.chunks.len();
                 drop(state);
-                while hashes.help(later) {}
+                while help(later) {}
                 return Ok(Piece::Data(chunk));
             }
             if let Some(end) = state.end.take() {

@@ -1,24 +1,19 @@
 //! A layer's uncompressed bytes, made chunk by chunk: read, inflated, and put up for hashing.
 
-use std::io::{self, Read};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::codec::Codec;
-use super::fault::LayerFault;
-use super::hashes::{HashThread, Hashers, Hashes, Part};
+use super::hashes::{HashThread, Hashers, Hashes};
+use super::input::{Input, buffer};
 use super::link::Link;
 use super::piece::{Measured, Piece, Totals, check_ratio, check_size};
-use super::pool::{Chunk, INFLATED, Pool, READ};
+use super::pool::{Chunk, INFLATED, Pool};
 use super::{Compression, LayerOptions};
 use crate::{Digest, Error, Mismatch, Result};
 
-/// How long another thread is left to hash what is there.
-const TURN: Duration = Duration::from_millis(1);
-
 /// What makes the chunks of one layer.
 pub(super) struct ChunkMaker {
-    source: Source,
+    source: Arc<Input>,
     hashes: Arc<Hashes>,
     _hash_thread: Option<HashThread>,
     compression: Compression,
@@ -37,58 +32,28 @@ pub(super) struct ChunkMaker {
     options: LayerOptions,
 }
 
-/// A layer's bytes as they come.
-pub(super) struct Source {
-    reader: Box<dyn Read + Send>,
-    pool: Pool,
-    size: u64,
-}
-
-impl Source {
-    pub(super) fn new(reader: Box<dyn Read + Send>) -> Self {
-        Self { reader, pool: Pool::new(READ), size: 0 }
-    }
-
-    /// Fills a buffer; not to its end at the end of the layer.
-    fn fill(&mut self, mut chunk: Chunk, options: &LayerOptions, link: &Link) -> Result<Arc<Chunk>> {
-        while !chunk.is_full() {
-            if link.is_closed() {
-                return Err(LayerFault::Cancelled.into());
-            }
-            match self.reader.read(chunk.room()) {
-                Ok(0) => break,
-                Ok(count) => chunk.filled(count),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(Error::io("reading a layer", e)),
-            }
-        }
-        self.size += chunk.len() as u64;
-        match &options.blob {
-            Some(blob) if self.size > blob.size() => Err(Mismatch::of(blob, None, self.size).into()),
-            _ => Ok(Arc::new(chunk)),
-        }
-    }
-}
-
 impl ChunkMaker {
     /// Reads the first bytes, which tell how the layer is compressed. If there are more and they are not compressed,
     /// another thread hashes them.
     ///
     /// # Errors
     /// Those of the source; `Io` when no thread can be started.
-    pub(super) fn new(mut source: Source, options: LayerOptions, link: &Link) -> Result<Self> {
-        let buffer = source.pool.take().ok_or(LayerFault::Thread)?;
-        let input = source.fill(buffer, &options, link)?;
+    pub(super) fn new(source: Input, options: LayerOptions, link: &Link) -> Result<Self> {
+        let input = source.first(link)?;
         let compression = Compression::by_magic(&input);
         let hashes = Hashes::new(Hashers::new(compression, &options)?);
         let codec = Codec::new(compression)?;
-        hashes.add(if codec.is_some() { Part::Blob } else { Part::Both }, &input);
+        if codec.is_some() {
+            hashes.add_blob(&input)
+        } else {
+            hashes.add_tar(&input)
+        }
         // What inflates and what reads take turns at hashing; what is not inflated is all hash.
         let is_apart = codec.is_none() && input.is_full();
         let thread = if is_apart { hashes.on_thread()? } else { None };
         let (at, is_holding, output, taken, size) = (0, false, Pool::new(INFLATED), 0, 0);
         Ok(Self {
-            source,
+            source: Arc::new(source),
             hashes,
             _hash_thread: thread,
             compression,
@@ -108,6 +73,11 @@ impl ChunkMaker {
         &self.hashes
     }
 
+    /// The bytes as they come, which the reader of the chunks goes on with, too.
+    pub(super) fn source(&self) -> &Arc<Input> {
+        &self.source
+    }
+
     /// Whether what is left to do is work for a thread of its own.
     pub(super) fn is_long(&self) -> bool {
         self.codec.is_some() && self.input.is_full()
@@ -121,7 +91,7 @@ impl ChunkMaker {
 
     /// The bytes of a tar that is not compressed.
     fn plain(&mut self, link: &Link) -> Result<Option<Arc<Chunk>>> {
-        if self.at > 0 && !self.read(Part::Both, link)? {
+        if self.at > 0 && !self.read(link)? {
             return Ok(None);
         }
         self.at = self.input.len();
@@ -134,7 +104,7 @@ impl ChunkMaker {
     fn inflated(&mut self, link: &Link) -> Result<Option<Arc<Chunk>>> {
         let mut output = buffer(&self.output, &self.hashes, link)?;
         while !output.is_full() {
-            if self.at == self.input.len() && !self.is_holding && !self.read(Part::Blob, link)? {
+            if self.at == self.input.len() && !self.is_holding && !self.read(link)? {
                 self.codec.as_ref().map_or(Ok(()), Codec::finish)?;
                 break;
             }
@@ -151,21 +121,24 @@ impl ChunkMaker {
             return Ok(None);
         }
         let output = Arc::new(output);
-        self.hashes.add(Part::Tar, &output);
+        self.hashes.add_tar(&output);
         Ok(Some(output))
     }
 
     /// Reads the next bytes as they come; `false` when there are none.
-    fn read(&mut self, part: Part, link: &Link) -> Result<bool> {
+    fn read(&mut self, link: &Link) -> Result<bool> {
         if !self.input.is_full() {
             return Ok(false);
         }
         self.taken += self.input.len() as u64;
-        let buffer = buffer(&self.source.pool, &self.hashes, link)?;
-        self.input = self.source.fill(buffer, &self.options, link)?;
+        self.input = self.source.next(&self.hashes, link)?;
         self.at = 0;
         if !self.input.is_empty() {
-            self.hashes.add(part, &self.input);
+            if self.codec.is_some() {
+                self.hashes.add_blob(&self.input)
+            } else {
+                self.hashes.add_tar(&self.input)
+            }
         }
         Ok(!self.input.is_empty())
     }
@@ -173,7 +146,7 @@ impl ChunkMaker {
     /// Size and digests, if they are what was promised.
     fn end(&mut self) -> Result<Totals> {
         let digests = self.hashes.finish()?;
-        let blob = Measured { size: self.source.size, digest: digests.blob };
+        let blob = Measured { size: self.source.size()?, digest: digests.blob };
         let tar = Measured { size: self.size, digest: digests.tar };
         if let Some(expected) = &self.options.blob {
             check(&blob, expected.digest(), Some(expected.size()))?;
@@ -182,22 +155,6 @@ impl ChunkMaker {
             check(&tar, diff_id, None).map_err(|e| e.with_context("checking", "diff_id"))?;
         }
         Ok(Totals { compression: self.compression, blob, tar })
-    }
-}
-
-/// A buffer of a pool. While none is here, chunks are hashed, which brings buffers back.
-fn buffer(pool: &Pool, hashes: &Hashes, link: &Link) -> Result<Chunk> {
-    loop {
-        if link.is_closed() {
-            return Err(LayerFault::Cancelled.into());
-        }
-        if let Some(chunk) = pool.take() {
-            return Ok(chunk);
-        }
-        if !hashes.help(0) {
-            // The other thread may leave off hashing before it gives buffers back.
-            pool.wait(if hashes.is_done() { Duration::MAX } else { TURN });
-        }
     }
 }
 

@@ -5,8 +5,9 @@
 //!                  └───► hashes ◄───┘
 //! ```
 //! Two threads work on a layer: one reads and inflates, the caller's parses and writes. The chunks between them are buffers
-//! of a pool that go round, so memory is bounded for a layer of any size and nothing is copied on the way. Whichever of the
-//! two would wait for the other hashes chunks instead. A layer whose bytes come with the first read has no thread of its
+//! of a pool that go round, so memory is bounded for a layer of any size and nothing is copied on the way. The caller's thread
+//! reads ahead of the other, and whichever of the two would wait hashes chunks instead: one of the blob and one of the tar at
+//! once, which takes little more time than one of them. A layer whose bytes come with the first read has no thread of its
 //! own. An error of the thread, a panic included, reaches the caller as an error in place of the end.
 //!
 //! A layer that is no tar, such as an EROFS image, goes through the same threads and checks, and comes out of a
@@ -42,6 +43,7 @@ mod fault;
 mod form;
 mod hashes;
 mod header;
+mod input;
 mod limits;
 mod link;
 mod maker;

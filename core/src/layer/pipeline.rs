@@ -8,8 +8,9 @@ use std::thread;
 use super::LayerOptions;
 use super::fault::LayerFault;
 use super::hashes::Hashes;
+use super::input::Input;
 use super::link::{Link, Maker, Reader};
-use super::maker::{ChunkMaker, Source};
+use super::maker::ChunkMaker;
 use super::piece::{Piece, Totals};
 use super::plain::Plain;
 use super::pool::Chunk;
@@ -33,11 +34,11 @@ pub(super) struct Uncompressed {
 /// Where the bytes come from.
 enum Pieces {
     /// Nothing is read yet.
-    New(Option<Box<(Source, LayerOptions)>>),
+    New(Option<Box<(Input, LayerOptions)>>),
     /// This thread: nothing is inflated, or so little that a thread would cost more than it saves.
     Here(Box<ChunkMaker>, Link),
-    /// A thread that inflates; this one hashes.
-    Thread(Reader, Arc<Hashes>),
+    /// A thread that inflates; this one reads ahead of it, and hashes.
+    Thread(Reader, Arc<Input>, Arc<Hashes>),
     /// A plain tar, by this thread, without hashes.
     Plain(Plain),
 }
@@ -57,23 +58,25 @@ impl Pieces {
                 self.make()
             }
             Self::Here(maker, link) => maker.next(link),
-            Self::Thread(link, hashes) => link.0.next(hashes),
+            Self::Thread(Reader(link), source, hashes) => {
+                link.next(|later| source.help(link) || hashes.help(later))
+            }
             Self::Plain(plain) => plain.next(),
         }
     }
 
     /// Reads the first bytes, and starts a thread if there are more.
-    fn begin(source: Source, options: LayerOptions) -> Result<Self> {
+    fn begin(source: Input, options: LayerOptions) -> Result<Self> {
         let link = Link::default();
         let maker = ChunkMaker::new(source, options, &link)?;
         if !maker.is_long() {
             return Ok(Self::Here(Box::new(maker), link));
         }
-        let (link, hashes) = (Arc::new(link), maker.hashes().clone());
+        let (link, source, hashes) = (Arc::new(link), maker.source().clone(), maker.hashes().clone());
         let end = Maker(link.clone());
         let started = thread::Builder::new().name("layer-inflate".to_owned()).spawn(move || end.run(maker));
         started.map_err(|e| Error::io("starting a thread", e))?;
-        Ok(Self::Thread(Reader(link), hashes))
+        Ok(Self::Thread(Reader(link), source, hashes))
     }
 }
 
@@ -93,7 +96,7 @@ impl Maker {
 impl Uncompressed {
     /// A layer of which nothing is read before the first bytes are asked for.
     pub(super) fn new(source: impl Read + Send + 'static, options: &LayerOptions) -> Self {
-        Self::of(Pieces::New(Some(Box::new((Source::new(Box::new(source)), options.clone())))))
+        Self::of(Pieces::New(Some(Box::new((Input::new(Box::new(source), options), options.clone())))))
     }
 
     /// A plain tar of which nothing is hashed: what is skipped is not read.

@@ -117,7 +117,7 @@ pub(crate) fn libraries() -> Vec<PathBuf> {
 /// The source files of the crates that users link or run.
 pub(crate) fn product() -> Vec<PathBuf> {
     let root = baseline::root();
-    let mut folders = vec![root.join("core/src"), root.join("plyfold/src")];
+    let mut folders = vec![root.join("sha256/src"), root.join("core/src"), root.join("plyfold/src")];
     for crates in ["backends", "materializers"] {
         let crates = fs::read_dir(root.join(crates)).unwrap();
         folders.extend(crates.map(|one| one.unwrap().path().join("src")));
