@@ -33,6 +33,7 @@ pub(crate) const CASES: &[Case] = &[
     case("layer-4g", layers::four_gib),
     case("cold-start", pulls::cold_start),
     case("materialize", pulls::materialize),
+    case("indexed", pulls::indexed),
     case("pull", pulls::pull),
     case("pull-again", pulls::again),
     case("layers-40", pulls::forty),

@@ -1,7 +1,7 @@
 //! A fixed number of buffers that go round: memory stays bounded and warm, and a producer that runs ahead waits.
 
 use std::ops::Deref;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Bytes of one buffer: a multiple of tar's 512, so that no header of a plain tar spans two of them.
@@ -11,8 +11,13 @@ pub(super) const CHUNK: usize = 256 << 10;
 pub(super) const INFLATED: usize = 16;
 /// Buffers of bytes as they come.
 pub(super) const READ: usize = 8;
+/// Buffers that are kept for the next layers, 8 MiB: those of many small layers would be made anew for each of them.
+const KEPT: usize = 32;
 /// How many chunks are worth waking a thread for.
 pub(super) const BATCH: usize = 4;
+
+/// What layers that are done have left.
+static LEFT: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
 
 /// The buffers of one stage.
 pub(super) struct Pool(Arc<Buffers>);
@@ -42,7 +47,7 @@ impl Pool {
     pub(super) fn take(&self) -> Option<Chunk> {
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.here = state.here.checked_sub(1)?;
-        let bytes = state.free.pop().unwrap_or_else(|| vec![0; CHUNK]);
+        let bytes = state.free.pop().or_else(|| left().pop()).unwrap_or_else(|| vec![0; CHUNK]);
         Some(Chunk { bytes, length: 0, home: self.0.clone() })
     }
 
@@ -55,6 +60,19 @@ impl Pool {
         let is_low = |state: &mut State| state.here < state.size / 2;
         let waited = self.0.freed.wait_timeout_while(state, at_most, is_low);
         waited.unwrap_or_else(PoisonError::into_inner).0.is_awaited = false;
+    }
+}
+
+fn left() -> MutexGuard<'static, Vec<Vec<u8>>> {
+    LEFT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for Buffers {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let mut left = left();
+        let room = KEPT.saturating_sub(left.len());
+        left.extend(state.free.drain(..).take(room));
     }
 }
 

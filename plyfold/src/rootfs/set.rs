@@ -12,7 +12,7 @@
 //! lock the folder. A new folder has the lock of its set from the start.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -77,6 +77,8 @@ pub(super) struct Set<'a> {
     /// The folders that the output is in, as far as they are new.
     parents: Directory,
     names: Vec<String>,
+    /// Those that are not durable yet.
+    unsynced: Vec<String>,
     /// Those that refer to others.
     referring: Vec<String>,
     turn: Turn,
@@ -101,6 +103,7 @@ impl<'a> Set<'a> {
             stage,
             parents,
             names: Vec::new(),
+            unsynced: Vec::new(),
             referring: Vec::new(),
             turn,
             is_new: false,
@@ -183,7 +186,10 @@ impl<'a> Set<'a> {
             mode if self.options.copy => mode,
             _ => Some(SHARED),
         };
-        let options = FileOptions { mode, copy: self.options.copy || is_writable, ..self.options };
+        // Files that can be opened again are synced together, before the set appears.
+        let is_open_to_us = self.options.owner.is_none() && mode.is_none_or(|mode| mode & 0o400 != 0);
+        let sync = self.options.sync && !is_open_to_us;
+        let options = FileOptions { mode, copy: self.options.copy || is_writable, sync, ..self.options };
         let target = self.out.join(name);
         let mut file = AtomicFile::create_in(self.stage.path(), &target, options, self.stop)?;
         content(&mut file).map_err(|e| e.with_context("path", target.display()))?;
@@ -193,12 +199,16 @@ impl<'a> Set<'a> {
         }
         let size = file.settle(&self.stage.path().join(name))?;
         self.names.push(name.to_owned());
+        if self.options.sync && is_open_to_us {
+            self.unsynced.push(name.to_owned());
+        }
         Ok((target, size))
     }
 
     /// Publishes the set, and removes the older one. Returns what its user has to know.
     pub(super) fn publish(mut self) -> Result<Option<String>> {
         self.stop.check()?;
+        self.sync_files()?;
         let published = match self.place.clone() {
             OutputState::Nothing { .. } => self.appear(),
             OutputState::Older(folder) => self.exchange(&folder),
@@ -209,6 +219,18 @@ impl<'a> Set<'a> {
         Ok(self.turn.without.as_ref().map(|e| {
             format!("the output directory cannot be locked ({e}): let no other process write a set to it at the same time")
         }))
+    }
+
+    /// Makes the files durable, links to finished ones, too: not every cache has synced what it has. Together they take little
+    /// more than one: the first sync writes the metadata of all.
+    fn sync_files(&self) -> Result<()> {
+        self.unsynced.iter().try_for_each(|name| {
+            self.stop.check()?;
+            let synced = File::open(self.stage.path().join(name)).and_then(|file| file.sync_all());
+            let at =
+                |e| Error::io("syncing the output", e).with_context("path", self.out.join(name).display());
+            synced.map_err(at)
+        })
     }
 
     /// There was nothing: the folder gets its name.

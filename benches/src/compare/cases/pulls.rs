@@ -188,6 +188,29 @@ pub(crate) fn materialize(bench: &Bench) -> Result<Record> {
     })
 }
 
+/// The layer of a store that has an index of it, beside the same layer of one that has none.
+pub(crate) fn indexed(bench: &Bench) -> Result<Record> {
+    let layer = rootfs_gzip(bench)?;
+    let layout = bench.input("layout-one", |path| inputs::layout(path, std::slice::from_ref(&layer)))?;
+    let uri = format!("oci:{}:latest", layout.display());
+    let name = reference::local(&layout, "latest")?.whole();
+    let made = |store: &str, out: &str, options: &[&str]| -> Result<Program> {
+        let (kept, store, out) = (bench.at(&format!("kept-{store}")), bench.at(store), bench.at(out));
+        bench.ours(&["pull", "--quiet", &uri]).args(options).arg("--store").out(&kept).run()?;
+        let fresh = Program::new("cp").args(["-r", "--reflink=auto"]).arg(&kept).out(&store);
+        let made = bench.ours(&["materialize", "--quiet", "--no-sync", &name, "--as", "erofs-layers", "--store"]);
+        Ok(made.arg(&store).arg("--out").out(&out).after(fresh))
+    };
+    let ours = made("indexed", "indexed-disks", &["--index"])?;
+    let serial = made("serial", "serial-disks", &[])?;
+    let rival = Rival::new("the same without an index", &bench.plyfold, serial).goal(0.7);
+    let title = ("A gzip layer of the store to EROFS, with its index", "the layer of `layer-gzip`");
+    bench.contest(title, ("plyfold materialize, with an index", ours), vec![Ok(rival)], || {
+        let image = |out: &str| bench.at(out).join("layer-00.erofs");
+        check::images(bench, &image("indexed-disks"), &[&image("serial-disks")])
+    })
+}
+
 pub(crate) fn concurrent(bench: &Bench) -> Result<Record> {
     let (count, bytes) = (bench.size(64, 16), 1 << 20);
     let script = at_once(bench, count, bytes)?;
