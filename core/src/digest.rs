@@ -131,14 +131,12 @@ impl Hasher {
     }
 
     /// Hashes more bytes of two streams, which takes less time than one after the other where both are hashed by sha256.
-    pub fn update_two(first: (&mut Self, &[u8]), second: (&mut Self, &[u8])) {
-        match (&mut first.0.0, &mut second.0.0) {
-            (State::Sha256(one), State::Sha256(two)) => update_two((one, first.1), (two, second.1)),
-            _ => {
-                first.0.update(first.1);
-                second.0.update(second.1);
-            }
+    pub fn update_two([one, two]: [&mut Self; 2], bytes: [&[u8]; 2]) {
+        if let (State::Sha256(one), State::Sha256(two)) = (&mut one.0, &mut two.0) {
+            return update_two([one, two], bytes);
         }
+        one.update(bytes[0]);
+        two.update(bytes[1]);
     }
 
     /// Hashes all that a reader still has; how many bytes that is.

@@ -101,11 +101,10 @@ impl Sha256 {
 }
 
 /// Hashes the next bytes of two streams. The bytes that both have are hashed together.
-pub fn update_two(first: (&mut Sha256, &[u8]), second: (&mut Sha256, &[u8])) {
-    let (one, two) = (first.0, second.0);
+pub fn update_two([one, two]: [&mut Sha256; 2], bytes: [&[u8]; 2]) {
     let ((blocks_of_one, rest_of_one), (blocks_of_two, rest_of_two)) =
-        (one.complete(first.1).as_chunks(), two.complete(second.1).as_chunks());
-    compress_two((&mut one.state, blocks_of_one), (&mut two.state, blocks_of_two));
+        (one.complete(bytes[0]).as_chunks(), two.complete(bytes[1]).as_chunks());
+    compress_two([&mut one.state, &mut two.state], [blocks_of_one, blocks_of_two]);
     one.keep(rest_of_one);
     two.keep(rest_of_two);
 }
@@ -114,24 +113,21 @@ pub fn update_two(first: (&mut Sha256, &[u8]), second: (&mut Sha256, &[u8])) {
 pub fn finish_two(mut one: Sha256, mut two: Sha256) -> [[u8; 32]; 2] {
     let ((blocks_of_one, count_of_one), (blocks_of_two, count_of_two)) =
         (one.last_blocks(), two.last_blocks());
-    compress_two(
-        (&mut one.state, &blocks_of_one[..count_of_one]),
-        (&mut two.state, &blocks_of_two[..count_of_two]),
-    );
+    let blocks = [&blocks_of_one[..count_of_one], &blocks_of_two[..count_of_two]];
+    compress_two([&mut one.state, &mut two.state], blocks);
     [one.digest(), two.digest()]
 }
 
 /// Takes the blocks that both have together, and the others alone.
-fn compress_two(first: (&mut [u32; 8], &[Block]), second: (&mut [u32; 8], &[Block])) {
-    let both = first.1.len().min(second.1.len());
-    let ((now_of_one, later_of_one), (now_of_two, later_of_two)) =
-        (first.1.split_at(both), second.1.split_at(both));
-    if !two::compress([&mut *first.0, &mut *second.0], [now_of_one, now_of_two]) {
-        sha2::block_api::compress256(first.0, now_of_one);
-        sha2::block_api::compress256(second.0, now_of_two);
+fn compress_two([one, two]: [&mut [u32; 8]; 2], blocks: [&[Block]; 2]) {
+    let both = blocks[0].len().min(blocks[1].len());
+    let ([now_of_one, now_of_two], later) = (blocks.map(|of| &of[..both]), blocks.map(|of| &of[both..]));
+    if !two::compress([&mut *one, &mut *two], [now_of_one, now_of_two]) {
+        sha2::block_api::compress256(one, now_of_one);
+        sha2::block_api::compress256(two, now_of_two);
     }
-    sha2::block_api::compress256(first.0, later_of_one);
-    sha2::block_api::compress256(second.0, later_of_two);
+    sha2::block_api::compress256(one, later[0]);
+    sha2::block_api::compress256(two, later[1]);
 }
 
 impl Default for Sha256 {

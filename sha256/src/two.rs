@@ -56,7 +56,10 @@ mod x86_64 {
         [0x90be_fffa, 0xa450_6ceb, 0xbef9_a3f7, 0xc671_78f2],
     ];
 
-    /// The state in the order of the instructions: a, b, e, f and c, d, g, h, the first in the highest word.
+    /// Which words of the state the instructions have together: f, e, b, a and h, g, d, c, the first in the lowest place.
+    const ABEF: [usize; 4] = [5, 4, 1, 0];
+    const CDGH: [usize; 4] = [7, 6, 3, 2];
+
     #[derive(Clone, Copy)]
     struct State {
         abef: __m128i,
@@ -71,12 +74,13 @@ mod x86_64 {
         for (block_of_one, block_of_two) in blocks[0].iter().zip(blocks[1]) {
             let (before_a, before_b) = (a, b);
             let (mut words_a, mut words_b) = (load_block(block_of_one), load_block(block_of_two));
-            for group in 0..4 {
-                (a, b) = rounds(a, b, words_a[group], words_b[group], K[group]);
+            let (first, later) = K.split_at(4);
+            for ((k, of_a), of_b) in first.iter().zip(words_a).zip(words_b) {
+                (a, b) = rounds(a, b, of_a, of_b, *k);
             }
-            for group in 4..16 {
+            for k in later {
                 (words_a, words_b) = (schedule(words_a), schedule(words_b));
-                (a, b) = rounds(a, b, words_a[3], words_b[3], K[group]);
+                (a, b) = rounds(a, b, words_a[3], words_b[3], *k);
             }
             (a, b) = (sum(a, before_a), sum(b, before_b));
         }
@@ -126,15 +130,19 @@ mod x86_64 {
 
     #[inline]
     #[target_feature(enable = "sha,sse2,ssse3,sse4.1")]
-    fn load_state(&[a, b, c, d, e, f, g, h]: &[u32; 8]) -> State {
-        State { abef: words([f, e, b, a]), cdgh: words([h, g, d, c]) }
+    fn load_state(state: &[u32; 8]) -> State {
+        let of = |from: [usize; 4]| words(from.map(|at| state[at]));
+        State { abef: of(ABEF), cdgh: of(CDGH) }
     }
 
     #[inline]
     #[target_feature(enable = "sha,sse2,ssse3,sse4.1")]
     fn store_state(state: State, to: &mut [u32; 8]) {
-        let ([f, e, b, a], [h, g, d, c]) = (unpacked(state.abef), unpacked(state.cdgh));
-        *to = [a, b, c, d, e, f, g, h];
+        for (from, places) in [(state.abef, ABEF), (state.cdgh, CDGH)] {
+            for (word, at) in unpacked(from).into_iter().zip(places) {
+                to[at] = word;
+            }
+        }
     }
 
     /// Four words, the first in the lowest.

@@ -1,11 +1,11 @@
 //! Gzip and zstd, step by step, from one buffer into another.
 
-use flate2::{Decompress, FlushDecompress, Status};
 use zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, get_error_name};
 
 use super::Compression;
 use super::fault::LayerFault;
-use crate::{Error, Result};
+use super::gunzip::{Edge, Members};
+use crate::Result;
 
 /// log2 of the largest window a zstd frame may ask for: what the zstd command accepts without `--long`.
 const ZSTD_WINDOW_LOG: u32 = 27;
@@ -22,68 +22,59 @@ pub(super) struct Step {
     pub(super) read: usize,
     /// Bytes put into the output.
     pub(super) written: usize,
+    /// What comes behind them in a gzip stream, whose CRC-32 is still to be compared.
+    pub(super) edge: Option<Edge>,
 }
 
 /// A decoder of any number of gzip members or zstd frames.
-pub(super) struct Codec {
-    decoder: Decoder,
-    /// Whether the input so far ends with a whole member or frame.
-    whole: bool,
-    /// Whether anything was decoded: what follows the first member and is not a member is trailing data.
-    started: bool,
+pub(super) enum Codec {
+    Gzip(Box<Members>),
+    Zstd(Frames),
 }
 
-enum Decoder {
-    Gzip(Box<Decompress>),
-    Zstd(Box<DCtx<'static>>),
+/// A decoder of zstd frames.
+pub(super) struct Frames {
+    context: Box<DCtx<'static>>,
+    /// Whether the input so far ends with a whole frame.
+    is_whole: bool,
+    /// Whether anything was decoded: what follows the first frame and is not a frame is trailing data.
+    is_started: bool,
 }
 
 impl Codec {
     /// A decoder, `None` for bytes that are not compressed.
     pub(super) fn new(compression: Compression) -> Result<Option<Self>> {
-        let decoder = match compression {
-            Compression::None => return Ok(None),
-            Compression::Gzip => Decoder::Gzip(Box::new(Decompress::new_gzip(15))),
+        Ok(match compression {
+            Compression::None => None,
+            Compression::Gzip => Some(Self::Gzip(Box::new(Members::unsummed()))),
             Compression::Zstd => {
                 let mut context = DCtx::try_create().ok_or(LayerFault::NoMemory)?;
                 context.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG)).map_err(zstd_fault)?;
-                Decoder::Zstd(Box::new(context))
+                Some(Self::Zstd(Frames { context: Box::new(context), is_whole: true, is_started: false }))
             }
-        };
-        Ok(Some(Self { decoder, whole: true, started: false }))
+        })
     }
 
-    /// Decodes from `input` into `output` until one of them is used up or a member or frame ends.
+    /// Decodes from `input` into `output` until one of them is used up, or a part of a member or a frame ends.
     ///
     /// # Errors
-    /// [`Corrupt`](crate::ErrorKind::Corrupt), checksums and trailing data included;
+    /// [`Corrupt`](crate::ErrorKind::Corrupt), trailing data and checksums included, but not the CRC-32 of gzip;
     /// [`Limit`](crate::ErrorKind::Limit) for a window that is too large.
     pub(super) fn step(&mut self, input: &[u8], output: &mut [u8]) -> Result<Step> {
-        if self.whole && input.is_empty() {
-            return Ok(Step { read: 0, written: 0 });
-        }
-        let (step, ended) = match &mut self.decoder {
-            Decoder::Gzip(decoder) => {
-                if self.whole && self.started {
-                    if input[0] != 0x1f {
-                        return Err(TRAILING.into());
-                    }
-                    **decoder = Decompress::new_gzip(15);
-                }
-                gunzip(decoder, input, output)?
+        let (step, has_moved) = match self {
+            Self::Gzip(members) => {
+                let step = members.step(input, output, false)?;
+                (Step { read: step.read, written: step.written, edge: step.edge }, step.moved)
             }
-            Decoder::Zstd(context) => unzstd(context, input, output).map_err(|code| {
-                match (0_usize.wrapping_sub(code), self.started) {
-                    (PREFIX_UNKNOWN, true) if self.whole => TRAILING,
-                    _ => zstd_fault(code),
-                }
-            })?,
+            Self::Zstd(frames) => {
+                let step = frames.step(input, output)?;
+                let has_moved = step.read > 0 || step.written > 0;
+                (step, has_moved)
+            }
         };
-        if step.read == 0 && step.written == 0 && !input.is_empty() && !output.is_empty() {
+        if !has_moved && !input.is_empty() && !output.is_empty() {
             return Err(LayerFault::Malformed("the decoder made no progress").into());
         }
-        self.started = true;
-        self.whole = ended;
         Ok(step)
     }
 
@@ -92,25 +83,28 @@ impl Codec {
     /// # Errors
     /// [`Corrupt`](crate::ErrorKind::Corrupt) within a member or frame.
     pub(super) fn finish(&self) -> Result<()> {
-        match self.decoder {
-            _ if self.whole => Ok(()),
-            Decoder::Gzip(_) => Err(LayerFault::Malformed("the gzip data is truncated").into()),
-            Decoder::Zstd(_) => Err(LayerFault::Malformed("the zstd data is truncated").into()),
+        match self {
+            Self::Gzip(members) => members.finish(),
+            Self::Zstd(frames) if frames.is_whole => Ok(()),
+            Self::Zstd(_) => Err(LayerFault::Malformed("the zstd data is truncated").into()),
         }
     }
 }
 
-/// One step through a member; its header, CRC-32 and length (RFC 1952 section 2.3.1) are checked on the way.
-fn gunzip(decoder: &mut Decompress, input: &[u8], output: &mut [u8]) -> Result<(Step, bool)> {
-    let (read, written) = (decoder.total_in(), decoder.total_out());
-    let status = decoder
-        .decompress(input, output, FlushDecompress::None)
-        .map_err(|e| Error::from(LayerFault::Malformed("the gzip data is broken")).with_source(e))?;
-    let step = Step {
-        read: (decoder.total_in() - read) as usize,
-        written: (decoder.total_out() - written) as usize,
-    };
-    Ok((step, status == Status::StreamEnd))
+impl Frames {
+    fn step(&mut self, input: &[u8], output: &mut [u8]) -> Result<Step> {
+        if self.is_whole && input.is_empty() {
+            return Ok(Step { read: 0, written: 0, edge: None });
+        }
+        let (step, is_whole) = unzstd(&mut self.context, input, output).map_err(|code| {
+            match (0_usize.wrapping_sub(code), self.is_started) {
+                (PREFIX_UNKNOWN, true) if self.is_whole => TRAILING,
+                _ => zstd_fault(code),
+            }
+        })?;
+        (self.is_whole, self.is_started) = (is_whole, true);
+        Ok(step)
+    }
 }
 
 /// One step through a frame, skippable ones included.
@@ -118,7 +112,7 @@ fn unzstd(context: &mut DCtx<'_>, input: &[u8], output: &mut [u8]) -> Result<(St
     let mut input = InBuffer::around(input);
     let mut output = OutBuffer::around(output);
     let hint = context.decompress_stream(&mut output, &mut input)?;
-    Ok((Step { read: input.pos(), written: output.pos() }, hint == 0))
+    Ok((Step { read: input.pos(), written: output.pos(), edge: None }, hint == 0))
 }
 
 fn zstd_fault(code: usize) -> LayerFault {

@@ -5,8 +5,11 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use zlib_rs::crc32::crc32;
+
 use super::fault::LayerFault;
-use super::pool::{BATCH, Chunk, READ};
+use super::gunzip::BROKEN;
+use super::pool::{BATCH, Chunk, Edges, READ};
 use super::{Compression, LayerOptions};
 use crate::digest::Hasher;
 use crate::{Descriptor, Digest, Error, Result};
@@ -44,6 +47,10 @@ pub(super) struct Hashers {
     tar: Option<Hasher>,
     /// One digest is that of both.
     is_plain: bool,
+    /// The CRC-32 of the gzip member so far.
+    crc: Option<u32>,
+    /// Whether that of a member was not what it had to be.
+    is_broken: bool,
 }
 
 /// The digests that were asked for.
@@ -64,7 +71,8 @@ impl Hashers {
         };
         let blob = hasher(options.hashes_blob(), blob)?;
         let tar = hasher(options.hashes_tar() && !is_once, diff_id)?;
-        Ok(Self { blob, tar, is_plain })
+        let crc = (compression == Compression::Gzip).then_some(0);
+        Ok(Self { blob, tar, is_plain, crc, is_broken: false })
     }
 
     fn update(&mut self, chunks: &Chunks) {
@@ -73,9 +81,20 @@ impl Hashers {
         let tar = self.tar.as_mut().zip(of_tar.as_deref());
         match (blob, tar) {
             (Some((blob, of_blob)), Some((tar, of_tar))) => {
-                Hasher::update_two((blob, of_blob), (tar, of_tar));
+                Hasher::update_two([blob, tar], [of_blob, of_tar]);
             }
             (blob, tar) => blob.into_iter().chain(tar).for_each(|(hasher, chunk)| hasher.update(chunk)),
+        }
+        if let (Some(crc), Some(chunk)) = (&mut self.crc, of_tar) {
+            let Edges { end, begin } = chunk.members;
+            let ending = &chunk[..end.map_or(chunk.len(), |(at, _)| at)];
+            if let Some((_, expected)) = end {
+                self.is_broken |= crc32(*crc, ending) != expected;
+            }
+            *crc = match begin {
+                Some(at) => crc32(0, &chunk[at..]),
+                None => crc32(*crc, ending),
+            };
         }
     }
 
@@ -174,14 +193,27 @@ impl Hashes {
     /// Hashes what is left, and yields the digests.
     ///
     /// # Errors
-    /// `Internal` when a thread has panicked within a hash.
+    /// `Internal` when a thread has panicked within a hash; as [`check`](Self::check).
     pub(super) fn finish(&self) -> Result<Digests> {
         self.queue().is_closed = true;
+        Ok(self.whole()?.finish())
+    }
+
+    /// Compares the checksums of all chunks so far: what is wrong with one came before any other error.
+    ///
+    /// # Errors
+    /// `Corrupt` when the CRC-32 of a gzip member is not what it has to be.
+    pub(super) fn check(&self) -> Result<()> {
+        self.whole().map(drop)
+    }
+
+    /// The hashes, of all chunks so far.
+    fn whole(&self) -> Result<MutexGuard<'_, Hashers>> {
         let mut hashers = self.hashers.lock().map_err(|_| LayerFault::Thread)?;
         while let Some(chunks) = { self.queue().last() } {
             hashers.update(&chunks);
         }
-        Ok(hashers.finish())
+        if hashers.is_broken { Err(BROKEN.into()) } else { Ok(hashers) }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use zlib_rs::crc32::crc32;
+
 use super::codec::Codec;
+use super::gunzip::{BROKEN, Edge};
 use super::hashes::{HashThread, Hashers, Hashes};
 use super::input::{Input, buffer};
 use super::link::Link;
@@ -44,9 +47,9 @@ impl ChunkMaker {
         let hashes = Hashes::new(Hashers::new(compression, &options)?);
         let codec = Codec::new(compression)?;
         if codec.is_some() {
-            hashes.add_blob(&input)
+            hashes.add_blob(&input);
         } else {
-            hashes.add_tar(&input)
+            hashes.add_tar(&input);
         }
         // What inflates and what reads take turns at hashing; what is not inflated is all hash.
         let is_apart = codec.is_none() && input.is_full();
@@ -85,7 +88,12 @@ impl ChunkMaker {
 
     /// The next chunk, or the verified end.
     pub(super) fn next(&mut self, link: &Link) -> Result<Piece<Totals>> {
-        let chunk = if self.codec.is_some() { self.inflated(link)? } else { self.plain(link)? };
+        let chunk = if self.codec.is_some() { self.inflated(link) } else { self.plain(link) };
+        let chunk = chunk.or_else(|e| {
+            // Of what is given up, no error is wanted.
+            let before = if link.is_closed() { Ok(()) } else { self.hashes.check() };
+            before.and(Err(e))
+        })?;
         chunk.map_or_else(|| self.end().map(Piece::End), |chunk| Ok(Piece::Data(chunk)))
     }
 
@@ -103,26 +111,40 @@ impl ChunkMaker {
     /// A buffer of inflated bytes; only the last one is not full.
     fn inflated(&mut self, link: &Link) -> Result<Option<Arc<Chunk>>> {
         let mut output = buffer(&self.output, &self.hashes, link)?;
+        let filled = self.fill(&mut output, link);
+        let output = Arc::new(output);
+        // An empty one may still have the end of a member.
+        self.hashes.add_tar(&output);
+        filled?;
+        self.size += output.len() as u64;
+        check_size(self.size, &self.options.limits)?;
+        check_ratio(self.size, self.taken + self.at as u64, self.options.limits.ratio)?;
+        Ok((!output.is_empty()).then_some(output))
+    }
+
+    /// Inflates until a buffer is full, or the layer ends.
+    fn fill(&mut self, output: &mut Chunk, link: &Link) -> Result<()> {
         while !output.is_full() {
             if self.at == self.input.len() && !self.is_holding && !self.read(link)? {
-                self.codec.as_ref().map_or(Ok(()), Codec::finish)?;
-                break;
+                return self.codec.as_ref().map_or(Ok(()), Codec::finish);
             }
             let Some(codec) = &mut self.codec else { break };
             let step = codec.step(&self.input[self.at..], output.room())?;
             self.at += step.read;
             output.filled(step.written);
             self.is_holding = output.is_full();
+            match step.edge {
+                None => {}
+                Some(Edge::Begin) => output.members.begin = Some(output.len()),
+                Some(Edge::End(crc)) => match output.members.begin.take() {
+                    // The number of members is bounded by nothing: those within a chunk are not noted.
+                    Some(begin) if crc32(0, &output[begin..]) != crc => return Err(BROKEN.into()),
+                    Some(_) => {}
+                    None => output.members.end = Some((output.len(), crc)),
+                },
+            }
         }
-        self.size += output.len() as u64;
-        check_size(self.size, &self.options.limits)?;
-        check_ratio(self.size, self.taken + self.at as u64, self.options.limits.ratio)?;
-        if output.is_empty() {
-            return Ok(None);
-        }
-        let output = Arc::new(output);
-        self.hashes.add_tar(&output);
-        Ok(Some(output))
+        Ok(())
     }
 
     /// Reads the next bytes as they come; `false` when there are none.
@@ -135,9 +157,9 @@ impl ChunkMaker {
         self.at = 0;
         if !self.input.is_empty() {
             if self.codec.is_some() {
-                self.hashes.add_blob(&self.input)
+                self.hashes.add_blob(&self.input);
             } else {
-                self.hashes.add_tar(&self.input)
+                self.hashes.add_tar(&self.input);
             }
         }
         Ok(!self.input.is_empty())

@@ -41,6 +41,7 @@ mod codec;
 mod entry;
 mod fault;
 mod form;
+mod gunzip;
 mod hashes;
 mod header;
 mod input;

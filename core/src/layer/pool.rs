@@ -48,7 +48,7 @@ impl Pool {
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.here = state.here.checked_sub(1)?;
         let bytes = state.free.pop().or_else(|| left().pop()).unwrap_or_else(|| vec![0; CHUNK]);
-        Some(Chunk { bytes, length: 0, home: self.0.clone() })
+        Some(Chunk { bytes, length: 0, members: Edges::default(), home: self.0.clone() })
     }
 
     /// Waits until half of the buffers are here, so that a producer is not woken for each, or until the time is over.
@@ -76,10 +76,20 @@ impl Drop for Buffers {
     }
 }
 
+/// Where members of a gzip stream begin and end in a chunk, as far as their CRC-32 is not compared yet.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Edges {
+    /// Where the data of the member ends that began in an earlier chunk, and the CRC-32 that it has to have.
+    pub(super) end: Option<(usize, u32)>,
+    /// Where the data of the member begins that ends in a later chunk.
+    pub(super) begin: Option<usize>,
+}
+
 /// A buffer and how much of it is filled. Goes back to its pool when dropped.
 pub(super) struct Chunk {
     bytes: Vec<u8>,
     length: usize,
+    pub(super) members: Edges,
     home: Arc<Buffers>,
 }
 

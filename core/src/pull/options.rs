@@ -47,7 +47,7 @@ pub enum PullNaming {
 pub struct PullOptions {
     /// The memory that the conversions of layers share, by default with all of the process.
     pub budget: TreeBudget,
-    /// Layers downloaded at the same time, 8 by default: registries take their time for each, however small.
+    /// Layers downloaded at the same time, 6 by default: registries take their time for each, however small.
     pub concurrency: usize,
     /// Whether an image that is in the cache is an answer only after the backend has agreed: it is asked, with one
     /// request without content, what the name stands for there, and with one more, if that is not the image that is
@@ -91,7 +91,7 @@ impl Default for PullOptions {
     fn default() -> Self {
         Self {
             budget: TreeBudget::default(),
-            concurrency: 8,
+            concurrency: 6,
             confirm: None,
             credential: None,
             force: false,

@@ -40,7 +40,7 @@ impl BlockHash {
     /// The digests of two blocks, in little more time than one takes.
     fn digest_two(&self, blocks: [&[u8]; 2]) -> [[u8; DIGEST]; 2] {
         let (mut one, mut two) = (self.0.clone(), self.0.clone());
-        update_two((&mut one, blocks[0]), (&mut two, blocks[1]));
+        update_two([&mut one, &mut two], blocks);
         finish_two(one, two)
     }
 }

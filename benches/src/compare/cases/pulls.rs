@@ -198,7 +198,8 @@ pub(crate) fn indexed(bench: &Bench) -> Result<Record> {
         let (kept, store, out) = (bench.at(&format!("kept-{store}")), bench.at(store), bench.at(out));
         bench.ours(&["pull", "--quiet", &uri]).args(options).arg("--store").out(&kept).run()?;
         let fresh = Program::new("cp").args(["-r", "--reflink=auto"]).arg(&kept).out(&store);
-        let made = bench.ours(&["materialize", "--quiet", "--no-sync", &name, "--as", "erofs-layers", "--store"]);
+        let made =
+            bench.ours(&["materialize", "--quiet", "--no-sync", &name, "--as", "erofs-layers", "--store"]);
         Ok(made.arg(&store).arg("--out").out(&out).after(fresh))
     };
     let ours = made("indexed", "indexed-disks", &["--index"])?;

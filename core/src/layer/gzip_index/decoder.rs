@@ -3,9 +3,9 @@
 use std::io;
 use std::ops::Range;
 
-use super::members::{Members, Sum};
 use super::point::Point;
 use crate::layer::fault::LayerFault;
+use crate::layer::gunzip::{Members, Sum};
 use crate::{Error, ReadAt, Result};
 
 /// Bytes that are read of the blob at a time.

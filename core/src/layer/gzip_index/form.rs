@@ -13,9 +13,9 @@
 
 use super::GzipIndex;
 use super::make::MAX_BYTES;
-use super::members::{Sum, WINDOW};
 use super::point::{Point, Within};
 use crate::layer::fault::LayerFault;
+use crate::layer::gunzip::{Sum, WINDOW};
 use crate::xxh3::Xxh3;
 use crate::{Descriptor, Result};
 

@@ -6,11 +6,11 @@ use zlib_rs::{Inflate, InflateFlush};
 use zstd::bulk::Compressor;
 
 use super::GzipIndex;
-use super::members::{Members, Sum, WINDOW};
 use super::point::{Point, Within};
-use super::resume::prefix;
 use crate::Result;
 use crate::layer::fault::LayerFault;
+use crate::layer::gunzip::resume::prefix;
+use crate::layer::gunzip::{Members, Sum, WINDOW};
 
 /// Uncompressed bytes between two places at least.
 const SPACING: u64 = 4 << 20;

@@ -29,14 +29,11 @@
 mod decoder;
 mod form;
 mod found;
-mod header;
 mod make;
-mod members;
 mod of;
 mod point;
 mod range;
 mod read;
-mod resume;
 mod worker;
 
 #[cfg(test)]

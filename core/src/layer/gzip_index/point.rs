@@ -2,9 +2,9 @@
 
 use zstd::bulk::Compressor;
 
-use super::members::{Members, Sum, WINDOW};
 use crate::Result;
 use crate::layer::fault::LayerFault;
+use crate::layer::gunzip::{Members, Sum, WINDOW};
 
 /// A place from which a stream can be decoded.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::GzipIndex;
 use super::decoder::{Decoder, OTHER};
-use super::members::Sum;
 use super::worker::{BUFFER, Worker};
 use crate::layer::LayerLimits;
+use crate::layer::gunzip::Sum;
 use crate::layer::piece::check_ratio;
 use crate::{Error, ReadAt, Result};
 

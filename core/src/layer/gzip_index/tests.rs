@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use flate2::write::{DeflateEncoder, GzEncoder};
-use flate2::{Compression as Level, Crc, GzBuilder};
+use flate2::{Compression as Level, Crc, Decompress, FlushDecompress, GzBuilder, Status};
 
-use super::super::codec::Codec;
+use super::super::pipeline::Uncompressed;
 use super::*;
-use crate::layer::{Compression, LayerFault};
+use crate::layer::{Hashing, LayerFault, LayerOptions};
 use crate::{Descriptor, ErrorKind, MediaType, ReadAt, Result, digest};
 
 type File = Arc<Mutex<std::io::Cursor<Vec<u8>>>>;
@@ -104,17 +104,46 @@ fn streams() -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
     ]
 }
 
+/// As flate2 decodes it, which compares the checksums itself.
 fn serial(blob: &[u8]) -> Result<Vec<u8>> {
-    let mut codec = Codec::new(Compression::Gzip)?.unwrap();
-    let (mut decoded, mut buffer, mut at) = (Vec::new(), vec![0; 4096], 0);
-    loop {
-        let step = codec.step(&blob[at..], &mut buffer)?;
-        decoded.extend(&buffer[..step.written]);
-        at += step.read;
-        if at == blob.len() && step.written < buffer.len() {
-            return codec.finish().map(|()| decoded);
+    let broken = || LayerFault::Malformed("the gzip data is broken");
+    let (mut decoded, mut at) = (Vec::new(), 0);
+    while at < blob.len() {
+        if at > 0 && blob[at] != 0x1f {
+            return Err(LayerFault::Malformed("trailing data after the end of the compressed layer").into());
+        }
+        let mut member = Decompress::new_gzip(15);
+        let mut buffer = vec![0; 4096];
+        loop {
+            let (before, written) = (member.total_in(), member.total_out());
+            let status = member.decompress(&blob[at..], &mut buffer, FlushDecompress::None);
+            let status = status.map_err(|_| broken())?;
+            at += (member.total_in() - before) as usize;
+            let written = (member.total_out() - written) as usize;
+            decoded.extend(&buffer[..written]);
+            match status {
+                Status::StreamEnd => break,
+                _ if at == blob.len() && written < buffer.len() => {
+                    return Err(LayerFault::Malformed("the gzip data is truncated").into());
+                }
+                _ => {}
+            }
         }
     }
+    Ok(decoded)
+}
+
+/// As a layer is decoded without an index.
+fn layer(blob: &[u8]) -> Result<Vec<u8>> {
+    let options = LayerOptions { hashing: Hashing::Nothing, ..LayerOptions::default() };
+    let mut uncompressed = Uncompressed::new(std::io::Cursor::new(blob.to_vec()), &options);
+    let mut decoded = Vec::new();
+    while uncompressed.ready()? > 0 {
+        let count = uncompressed.peek().len();
+        decoded.extend(uncompressed.peek());
+        uncompressed.consume(count);
+    }
+    Ok(decoded)
 }
 
 /// Decodes by a maker of an index, in pieces of these sizes.
@@ -155,6 +184,15 @@ fn descriptor(blob: &[u8]) -> Descriptor {
     Descriptor::new(MediaType::ImageLayerGzip, blob.len() as u64, digest::sha256(blob))
 }
 
+/// Whether a layer is decoded to what flate2 decodes it to, with its error.
+fn is_same(found: &Result<Vec<u8>>, expected: &Result<Vec<u8>>) -> bool {
+    match (found, expected) {
+        (Ok(found), Ok(expected)) => found == expected,
+        (Err(found), Err(expected)) => found.to_string() == expected.to_string(),
+        _ => false,
+    }
+}
+
 /// Whether a result is that of the serial decoder, or names the index.
 fn is_right(found: &Result<Vec<u8>>, expected: &Result<Vec<u8>>) -> bool {
     match (found, expected) {
@@ -169,6 +207,7 @@ fn is_right(found: &Result<Vec<u8>>, expected: &Result<Vec<u8>>) -> bool {
 fn an_index_changes_no_byte() {
     for (name, blob, content) in streams() {
         assert!(serial(&blob).unwrap() == content, "{name}");
+        assert!(layer(&blob).unwrap() == content, "{name}");
         let (decoded, index) = indexing(&blob, 10_000, 9_000).unwrap();
         assert!(decoded == content, "{name}");
         let (decoded, same) = indexing(&blob, 1 << 20, 1 << 16).unwrap();
@@ -258,6 +297,9 @@ fn damaged_blobs_are_decoded_as_without_an_index() {
         for (number, case) in cases.iter().enumerate() {
             let expected = serial(case);
             refused += usize::from(expected.is_err());
+            // What does not begin as gzip is another layer.
+            let found = if case.starts_with(&[0x1f, 0x8b]) { layer(case) } else { serial(case) };
+            assert!(is_same(&found, &expected), "{name}, {number}: {found:?} {expected:?}");
             let made = indexing(case, 9_999, 10_001).map(|(decoded, _)| decoded);
             assert!(is_right(&made, &expected), "{name}, {number}: {made:?} {expected:?}");
             let found = indexed(case, &index, 2);
@@ -265,6 +307,82 @@ fn damaged_blobs_are_decoded_as_without_an_index() {
         }
     }
     assert!(refused > 150, "{refused}");
+}
+
+/// The bytes of numbers of so many bits, the lowest bit first, as deflate has them.
+fn bits(numbers: &[(u32, usize)]) -> Vec<u8> {
+    let bits = numbers.iter().flat_map(|(number, bits)| (0..*bits).map(move |at| number >> at & 1 == 1));
+    let bits: Vec<bool> = bits.collect();
+    bits.chunks(8).map(|byte| byte.iter().rev().fold(0, |sum, bit| sum << 1 | u8::from(*bit))).collect()
+}
+
+/// Deflate data that RFC 1951 does not allow, behind 300 KiB that it does and at once.
+#[test]
+fn wrong_deflate_data_is_refused_by_all() {
+    // The last block with codes of its own: how many literals, distances and lengths it has; then the lengths.
+    let own = |literals, distances, lengths: &[u32]| {
+        let head = [(1, 1), (2, 2), (literals, 5), (distances, 5), (lengths.len() as u32 - 4, 4)];
+        bits(&head.into_iter().chain(lengths.iter().map(|length| (*length, 3))).collect::<Vec<_>>())
+    };
+    let cases = [
+        ("a block of type 3", bits(&[(1, 1), (3, 2)])),
+        (
+            "a stored block whose length is not confirmed",
+            [bits(&[(1, 1), (0, 2)]), vec![4, 0, 4, 0]].concat(),
+        ),
+        ("a distance to before the first byte", bits(&[(1, 1), (1, 2), (0x40, 7), (0x1f, 5), (0x1fff, 13)])),
+        ("over-subscribed codes of lengths", own(0, 0, &[1; 19])),
+        ("incomplete codes of lengths", own(0, 0, &[0, 0, 0, 7])),
+        ("no codes of lengths", own(0, 0, &[0; 4])),
+        ("too many literals", own(31, 0, &[1; 4])),
+        ("too many distances", own(0, 31, &[1; 4])),
+        // Of 16 and 0, each with one bit: the first is 16, which repeats what is not there.
+        ("a repetition of nothing", own(0, 0, &[1, 0, 0, 1])),
+    ];
+    let content = content()[..300 << 10].to_vec();
+    let mut before = DeflateEncoder::new(Vec::new(), Level::new(6));
+    before.write_all(&content).unwrap();
+    before.flush().unwrap();
+    // The flush ends with an empty stored block, and so with a byte.
+    let before = before.get_ref().clone();
+    for (name, data) in cases {
+        for (start, is_far) in [(&[][..], false), (&before[..], true)] {
+            let head = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
+            let blob = [&head[..], start, &data, &[0xff; 600]].concat();
+            let expected = serial(&blob);
+            // Behind enough bytes the distance is one that deflate has.
+            assert!(is_far || expected.is_err(), "{name}: {expected:?}");
+            assert!(is_same(&layer(&blob), &expected), "{name}");
+            let made = indexing(&blob, 999, 10_001).map(|(decoded, _)| decoded);
+            assert!(is_same(&made, &expected), "{name}: {made:?}");
+            let index = indexing(&gzip(&content, 6, 5000), 10_000, 9_000).unwrap().1;
+            let found = indexed(&blob, &GzipIndex { blob_size: blob.len() as u64, ..index }, 2);
+            assert!(is_right(&found, &expected), "{name}: {found:?}");
+        }
+    }
+}
+
+/// A wrong CRC-32 is the first error, whatever follows it.
+#[test]
+fn a_wrong_checksum_comes_before_what_follows() {
+    let content = content();
+    let wrong = |content: &[u8]| {
+        let mut member = gzip(content, 6, usize::MAX);
+        let crc = member.len() - 8;
+        member[crc] ^= 1;
+        member
+    };
+    let sound = gzip(&content, 6, usize::MAX);
+    for part in [&content[..], &content[..1 << 18], &content[..10], &[]] {
+        for tail in [&b""[..], b"garbage", &sound, &sound[..1000], &sound[..sound.len() - 3]] {
+            for head in [&[][..], &sound] {
+                let blob = [head, &wrong(part), tail].concat();
+                let found = layer(&blob).unwrap_err();
+                assert_eq!(found.to_string(), serial(&blob).unwrap_err().to_string());
+                assert_eq!(found.to_string(), LayerFault::Malformed("the gzip data is broken").to_string());
+            }
+        }
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::thread;
 
 use super::GzipIndex;
 use super::decoder::Decoder;
-use super::members::Sum;
+use crate::layer::gunzip::Sum;
 use crate::{Error, ReadAt, Result};
 
 /// Bytes of one buffer.

@@ -2,10 +2,8 @@
 
 use zlib_rs::crc32::crc32;
 
+use super::BROKEN;
 use crate::Result;
-use crate::layer::fault::LayerFault;
-
-const BROKEN: LayerFault = LayerFault::Malformed("the gzip data is broken");
 
 /// Flags of byte 3 (RFC 1952 section 2.3.1); the three highest are reserved.
 const HAS_CRC: u8 = 1 << 1;

@@ -5,7 +5,7 @@
 //! (section 3.2.7), as there is no other way to an odd number.
 
 /// The bytes before the one behind `byte`: empty blocks, and the bits of `byte` from `bit` on. `bit` is 1 to 7.
-pub(super) fn prefix(bit: u8, byte: u8) -> Vec<u8> {
+pub(in crate::layer) fn prefix(bit: u8, byte: u8) -> Vec<u8> {
     let (odd, fixed) = match bit {
         1 => (true, 2),
         2 => (false, 1),

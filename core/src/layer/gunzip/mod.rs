@@ -1,13 +1,17 @@
-//! The members of a gzip stream, step by step: as the codec of the serial path, and able to begin within a member.
+//! The members of a gzip stream (RFC 1952), step by step, from the first one or from within one.
 //!
 //! The deflate data is inflated without its frame, so that it may be taken up at any block. Header and trailer are read
 //! here.
 
+pub(super) mod resume;
+
+mod header;
+
 use zlib_rs::crc32::crc32;
 use zlib_rs::{Inflate, InflateFlush, Status};
 
-use super::header::Header;
-use super::resume::prefix;
+use self::header::Header;
+use self::resume::prefix;
 use crate::Result;
 use crate::layer::fault::LayerFault;
 
@@ -16,7 +20,7 @@ const WINDOW_BITS: u8 = 15;
 /// How far back a distance reaches, in bytes.
 pub(super) const WINDOW: usize = 1 << WINDOW_BITS;
 
-const BROKEN: LayerFault = LayerFault::Malformed("the gzip data is broken");
+pub(super) const BROKEN: LayerFault = LayerFault::Malformed("the gzip data is broken");
 const STUCK: LayerFault = LayerFault::Malformed("the decoder made no progress");
 const TRAILING: LayerFault = LayerFault::Malformed("trailing data after the end of the compressed layer");
 const TRUNCATED: LayerFault = LayerFault::Malformed("the gzip data is truncated");
@@ -39,12 +43,24 @@ pub(super) struct Step {
     pub(super) block: bool,
     /// Whether anything has happened.
     pub(super) moved: bool,
+    /// What comes behind the bytes that are written, if anything does.
+    pub(super) edge: Option<Edge>,
+}
+
+/// Where the data of a member begins or ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Edge {
+    Begin,
+    /// With the CRC-32 that the data has to have.
+    End(u32),
 }
 
 /// A decoder of any number of members.
 pub(super) struct Members {
     inflate: Inflate,
     state: State,
+    /// Whether the CRC-32 is computed and compared here.
+    is_summed: bool,
     /// Of the member that is decoded, or of the last one.
     sum: Sum,
     /// Of the member with the last byte that was decoded.
@@ -59,15 +75,27 @@ enum State {
     Between,
     Header(Header),
     Data,
-    /// CRC-32 and length; how many bytes are read.
-    Trailer([u8; 8], usize),
+    /// A part of the trailer, and how many bytes of it are read.
+    Trailer(TrailerPart, [u8; 4], usize),
+}
+
+/// The parts of a trailer, in their order (RFC 1952 section 2.3.1).
+#[derive(Debug)]
+enum TrailerPart {
+    Crc,
+    Length,
 }
 
 impl Members {
     /// At the first byte of a member.
     pub(super) fn new() -> Self {
-        let inflate = Inflate::new(false, WINDOW_BITS);
-        Self { inflate, state: State::Between, sum: Sum::default(), last: Sum::default(), started: false }
+        let (inflate, sum) = (Inflate::new(false, WINDOW_BITS), Sum::default());
+        Self { inflate, state: State::Between, is_summed: true, sum, last: sum, started: false }
+    }
+
+    /// The same for who compares the CRC-32 of each member at its [end](Edge::End).
+    pub(super) fn unsummed() -> Self {
+        Self { is_summed: false, ..Self::new() }
     }
 
     /// The same again.
@@ -124,19 +152,25 @@ impl Members {
                     self.inflate.reset(false);
                     self.sum = Sum::default();
                     self.state = State::Data;
+                    step.edge = Some(Edge::Begin);
                 }
             }
             State::Data => step = self.data(input, output, at_block)?,
-            State::Trailer(bytes, have) => {
+            State::Trailer(part, bytes, have) => {
                 step.read = input.len().min(bytes.len() - *have);
                 bytes[*have..*have + step.read].copy_from_slice(&input[..step.read]);
                 *have += step.read;
                 if *have == bytes.len() {
-                    let Sum { crc, length } = self.sum;
-                    if u64::from_le_bytes(*bytes) != u64::from(crc) | u64::from(length) << 32 {
-                        return Err(BROKEN.into());
+                    let (expected, Sum { crc, length }) = (u32::from_le_bytes(*bytes), self.sum);
+                    match part {
+                        TrailerPart::Crc if self.is_summed && crc != expected => return Err(BROKEN.into()),
+                        TrailerPart::Crc => {
+                            step.edge = Some(Edge::End(expected));
+                            self.state = State::Trailer(TrailerPart::Length, [0; 4], 0);
+                        }
+                        TrailerPart::Length if length != expected => return Err(BROKEN.into()),
+                        TrailerPart::Length => self.state = State::Between,
                     }
-                    self.state = State::Between;
                 }
             }
         }
@@ -152,18 +186,18 @@ impl Members {
         let written = (self.inflate.total_out() - written) as usize;
         if written > 0 {
             let Sum { crc, length } = self.sum;
-            let crc = crc32(crc, &output[..written]);
+            let crc = if self.is_summed { crc32(crc, &output[..written]) } else { 0 };
             self.sum = Sum { crc, length: length.wrapping_add(written as u32) };
             self.last = self.sum;
         }
         let ended = status == Status::StreamEnd;
         if ended {
-            self.state = State::Trailer([0; 8], 0);
+            self.state = State::Trailer(TrailerPart::Crc, [0; 4], 0);
         } else if read == 0 && written == 0 && !input.is_empty() && !output.is_empty() && !at_block {
             return Err(STUCK.into());
         }
         let block = at_block && !ended && read < input.len() && written < output.len();
-        Ok(Step { read, written, block, moved: ended })
+        Ok(Step { read, written, block, moved: ended, edge: None })
     }
 
     /// Checks that the input may end here.
@@ -184,7 +218,7 @@ impl Members {
         matches!(self.state, State::Data)
     }
 
-    /// Of the member that is decoded.
+    /// Of the member that is decoded, if it is summed.
     pub(super) fn sum(&self) -> Sum {
         self.sum
     }
