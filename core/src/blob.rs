@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::digest::Hasher;
+use crate::page_buffer::PageBuffer;
 use crate::{Descriptor, Digest, Error, ErrorKind, Mismatch, Result, Size};
 
 /// Bytes moved per step between a file and a stream.
@@ -378,13 +379,12 @@ impl<R: Read> Burst<R> {
     fn read(mut reader: R, mut left: u64) -> Self {
         let mut chunks = Vec::with_capacity(IN_FLIGHT / 2);
         while left > 0 && chunks.len() < IN_FLIGHT / 2 {
-            let mut chunk = vec![0; usize::try_from(left).unwrap_or(CHUNK).min(CHUNK)];
+            let mut chunk = PageBuffer::new(usize::try_from(left).unwrap_or(CHUNK).min(CHUNK));
             match reader.read(&mut chunk) {
                 Ok(0) => return Self { chunks, rest: None },
                 Ok(count) => {
-                    chunk.truncate(count);
                     left -= count as u64;
-                    chunks.push(Ok(chunk.into()));
+                    chunks.push(Ok(Bytes::from_owner(chunk).slice(..count)));
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => {

@@ -7,6 +7,7 @@ pub use oci_spec::image::{Digest, DigestAlgorithm};
 use plyfold_sha256::{Sha256, update_two};
 use sha2::Digest as _;
 
+use crate::page_buffer::PageBuffer;
 use crate::{Error, Result};
 
 crate::fault! {
@@ -77,7 +78,7 @@ pub fn chain_id(diff_ids: &[Digest]) -> Option<Digest> {
 
 /// Hands over all that a reader still has; how many bytes that is.
 pub fn read_all(mut reader: impl io::Read, mut each: impl FnMut(&[u8])) -> io::Result<u64> {
-    let (mut chunk, mut size) = (vec![0; 256 << 10], 0);
+    let (mut chunk, mut size) = (PageBuffer::new(256 << 10), 0);
     loop {
         match reader.read(&mut chunk) {
             Ok(0) => return Ok(size),

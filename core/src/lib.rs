@@ -25,6 +25,7 @@ pub mod manual;
 pub mod materialize;
 pub mod memory;
 pub mod package;
+pub mod page_buffer;
 pub mod platform;
 pub mod progress;
 pub mod provider;

@@ -5,6 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
+use plyfold_core::page_buffer::PageBuffer;
 use plyfold_core::{
     Advice, ArtifactHandle, ArtifactReader, Error, ErrorKind, Output, RangeWrite, Result, Size, is_zero,
 };
@@ -178,7 +179,7 @@ impl AtomicFile {
         let at = |e| Error::io("copying into the output", e).with_context("path", &path);
         let mut content = self.stop.reader(content);
         self.set_len(size).map_err(at)?;
-        let (mut buffer, mut offset) = (vec![0; STEP], 0);
+        let (mut buffer, mut offset) = (PageBuffer::new(STEP), 0);
         loop {
             let count = content.read(&mut buffer).map_err(at)?;
             if count == 0 {

@@ -1,6 +1,9 @@
 //! Blocks of two streams, by the SHA extensions of x86-64.
 
-use crate::Block;
+/// Bytes of a block.
+pub(crate) const BLOCK: usize = 64;
+
+pub(crate) type Block = [u8; BLOCK];
 
 /// Hashes the blocks of two streams, of which both have as many; `false`, and nothing is done, where the CPU cannot.
 #[cfg(not(target_arch = "x86_64"))]
@@ -34,7 +37,7 @@ mod x86_64 {
         _mm_shuffle_epi32,
     };
 
-    use crate::Block;
+    use super::Block;
 
     /// The constants of the rounds, four at a time: section 4.2.2.
     const K: [[u32; 4]; 16] = [

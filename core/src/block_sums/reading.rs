@@ -15,6 +15,7 @@ use super::segments::{BLOCK, Segments, blocks_of, of_zeros, sum_of};
 use super::sums::{BlockSums, joined};
 use crate::blocking::Stop;
 use crate::data_from;
+use crate::page_buffer::PageBuffer;
 use crate::xxh3::Xxh3;
 use crate::{Error, Result};
 
@@ -99,7 +100,7 @@ pub(super) fn each_block(
     // The kernel then reads ahead twice as far. The advice may fail without harm.
     let _ = rustix::fs::fadvise(file, 0, None, Advice::Sequential);
     let work = || {
-        let mut chunk = Vec::new();
+        let mut chunk = PageBuffer::default();
         while !failed.load(Ordering::Relaxed) {
             let row: Vec<u64> = {
                 let mut blocks = blocks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -128,7 +129,7 @@ fn sum_row(
     file: &File,
     size: u64,
     row: &[u64],
-    chunk: &mut Vec<u8>,
+    chunk: &mut PageBuffer,
     reading: &Reading<'_>,
     each: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<()> {
@@ -148,8 +149,10 @@ fn sum_row(
     Ok(())
 }
 
-fn sum_of_block(file: &File, mut at: u64, mut length: u64, chunk: &mut Vec<u8>) -> Result<u64> {
-    chunk.resize(CHUNK, 0);
+fn sum_of_block(file: &File, mut at: u64, mut length: u64, chunk: &mut PageBuffer) -> Result<u64> {
+    if chunk.is_empty() {
+        *chunk = PageBuffer::new(CHUNK);
+    }
     let mut xxh3 = Xxh3::default();
     while length > 0 {
         let part = &mut chunk[..CHUNK.min(usize::try_from(length).unwrap_or(CHUNK))];

@@ -60,3 +60,8 @@ crate::fault! {
     XattrName(String) => (Corrupt, "extended attribute name {0:?}"),
     XattrNameLong(usize) => (Limit, "an extended attribute's name of {0} bytes is longer than Linux' 255"),
 }
+
+impl LayerFault {
+    /// Gzip data that no program writes, or whose checksum is another one.
+    pub(super) const GZIP_BROKEN: Self = Self::Malformed("the gzip data is broken");
+}

@@ -8,7 +8,6 @@ use std::thread;
 use zlib_rs::crc32::crc32;
 
 use super::fault::LayerFault;
-use super::gunzip::BROKEN;
 use super::pool::{BATCH, Chunk, Edges, READ};
 use super::{Compression, LayerOptions};
 use crate::digest::Hasher;
@@ -213,7 +212,7 @@ impl Hashes {
         while let Some(chunks) = { self.queue().last() } {
             hashers.update(&chunks);
         }
-        if hashers.is_broken { Err(BROKEN.into()) } else { Ok(hashers) }
+        if hashers.is_broken { Err(LayerFault::GZIP_BROKEN.into()) } else { Ok(hashers) }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {

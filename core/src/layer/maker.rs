@@ -5,7 +5,8 @@ use std::sync::Arc;
 use zlib_rs::crc32::crc32;
 
 use super::codec::Codec;
-use super::gunzip::{BROKEN, Edge};
+use super::fault::LayerFault;
+use super::gunzip::Edge;
 use super::hashes::{HashThread, Hashers, Hashes};
 use super::input::{Input, buffer};
 use super::link::Link;
@@ -138,7 +139,9 @@ impl ChunkMaker {
                 Some(Edge::Begin) => output.members.begin = Some(output.len()),
                 Some(Edge::End(crc)) => match output.members.begin.take() {
                     // The number of members is bounded by nothing: those within a chunk are not noted.
-                    Some(begin) if crc32(0, &output[begin..]) != crc => return Err(BROKEN.into()),
+                    Some(begin) if crc32(0, &output[begin..]) != crc => {
+                        return Err(LayerFault::GZIP_BROKEN.into());
+                    }
                     Some(_) => {}
                     None => output.members.end = Some((output.len(), crc)),
                 },

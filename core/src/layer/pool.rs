@@ -4,6 +4,8 @@ use std::ops::Deref;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::page_buffer::PageBuffer;
+
 /// Bytes of one buffer: a multiple of tar's 512, so that no header of a plain tar spans two of them.
 pub(super) const CHUNK: usize = 256 << 10;
 /// Buffers of inflated bytes: they cover short delays of a thread. What comes back last is used first, so that few of them go
@@ -17,7 +19,7 @@ const KEPT: usize = 32;
 pub(super) const BATCH: usize = 4;
 
 /// What layers that are done have left.
-static LEFT: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+static LEFT: Mutex<Vec<PageBuffer>> = Mutex::new(Vec::new());
 
 /// The buffers of one stage.
 pub(super) struct Pool(Arc<Buffers>);
@@ -30,7 +32,7 @@ struct Buffers {
 
 struct State {
     size: usize,
-    free: Vec<Vec<u8>>,
+    free: Vec<PageBuffer>,
     /// How many are here, those that were never made included.
     here: usize,
     is_awaited: bool,
@@ -47,7 +49,7 @@ impl Pool {
     pub(super) fn take(&self) -> Option<Chunk> {
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.here = state.here.checked_sub(1)?;
-        let bytes = state.free.pop().or_else(|| left().pop()).unwrap_or_else(|| vec![0; CHUNK]);
+        let bytes = state.free.pop().or_else(|| left().pop()).unwrap_or_else(|| PageBuffer::new(CHUNK));
         Some(Chunk { bytes, length: 0, members: Edges::default(), home: self.0.clone() })
     }
 
@@ -63,7 +65,7 @@ impl Pool {
     }
 }
 
-fn left() -> MutexGuard<'static, Vec<Vec<u8>>> {
+fn left() -> MutexGuard<'static, Vec<PageBuffer>> {
     LEFT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -87,7 +89,7 @@ pub(super) struct Edges {
 
 /// A buffer and how much of it is filled. Goes back to its pool when dropped.
 pub(super) struct Chunk {
-    bytes: Vec<u8>,
+    bytes: PageBuffer,
     length: usize,
     pub(super) members: Edges,
     home: Arc<Buffers>,

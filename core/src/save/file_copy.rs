@@ -10,6 +10,7 @@ use std::thread::{self, JoinHandle};
 
 use crate::blocking::Stop;
 use crate::digest::Hasher;
+use crate::page_buffer::PageBuffer;
 use crate::xxh3::Xxh3;
 use crate::{Descriptor, Error, ErrorKind, Mismatch, Result};
 
@@ -26,8 +27,8 @@ pub(super) struct FileCopy {
     file: Arc<File>,
     size: u64,
     /// Takes pieces to the thread that hashes, and brings them back.
-    to_check: SyncSender<Vec<u8>>,
-    checked: Receiver<Vec<u8>>,
+    to_check: SyncSender<Piece>,
+    checked: Receiver<Piece>,
 }
 
 /// Copies a blob whose checksum is known behind the `written` bytes of `out`. Where the checksum is another one, the digest
@@ -39,7 +40,7 @@ pub(super) fn copy_known(
     (out, written): (&mut (impl Write + ?Sized), u64),
     stop: &Stop,
 ) -> Result<()> {
-    let (mut sum, mut piece) = (Xxh3::default(), vec![0; KNOWN_PIECE]);
+    let (mut sum, mut piece) = (Xxh3::default(), PageBuffer::new(KNOWN_PIECE));
     let mut at = 0;
     while at < blob.size() {
         stop.check()?;
@@ -77,13 +78,13 @@ impl FileCopy {
     pub(super) fn new(blob: &Descriptor, file: File, stop: &Stop) -> Result<(Self, FileCheck)> {
         let (file, size) = (Arc::new(file), blob.size());
         let start = Hasher::like(blob.digest())?;
-        let (to_check, pieces) = mpsc::sync_channel::<Vec<u8>>(IN_FLIGHT);
-        let (back, checked) = mpsc::channel::<Vec<u8>>();
+        let (to_check, pieces) = mpsc::sync_channel::<Piece>(IN_FLIGHT);
+        let (back, checked) = mpsc::channel::<Piece>();
         let (blob, stop, of_check) = (blob.clone(), stop.clone(), Arc::clone(&file));
         let check = move || {
             let mut check = Check { file: &of_check, blob: &blob, hasher: start, at: 0, sum: None };
             for piece in pieces {
-                check.take(&piece);
+                check.take(piece.bytes());
                 // The copy may have ended.
                 let _ = back.send(piece);
             }
@@ -100,16 +101,33 @@ impl FileCopy {
         let mut at = 0;
         while at < self.size {
             stop.check()?;
-            let mut piece = self.checked.try_recv().unwrap_or_default();
+            let mut piece = self.checked.try_recv().unwrap_or_else(|_| Piece::new());
             let length = PIECE as u64 - (written + at) % PIECE as u64;
-            piece.resize(length.min(self.size - at) as usize, 0);
-            self.file.read_exact_at(&mut piece, at).map_err(|e| Error::io("reading a blob", e))?;
-            out.write_all(&piece).map_err(|e| Error::io("writing the tar", e))?;
-            at += piece.len() as u64;
+            piece.length = length.min(self.size - at) as usize;
+            let read = self.file.read_exact_at(&mut piece.buffer[..piece.length], at);
+            read.map_err(|e| Error::io("reading a blob", e))?;
+            out.write_all(piece.bytes()).map_err(|e| Error::io("writing the tar", e))?;
+            at += piece.length as u64;
             // A check that has ended says why.
             drop(self.to_check.send(piece));
         }
         Ok(())
+    }
+}
+
+/// Bytes of a blob on their way to its check.
+struct Piece {
+    buffer: PageBuffer,
+    length: usize,
+}
+
+impl Piece {
+    fn new() -> Self {
+        Self { buffer: PageBuffer::new(PIECE), length: 0 }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.buffer[..self.length]
     }
 }
 
@@ -139,7 +157,7 @@ impl Check<'_> {
     /// Reads what it was not given, and one byte more than the blob has: it shows a file that is longer.
     fn rest(&mut self, stop: &Stop) -> Result<()> {
         let most = self.blob.size().saturating_add(1);
-        let mut piece = vec![0; (most - self.at).min(PIECE as u64) as usize];
+        let mut piece = PageBuffer::new((most - self.at).min(PIECE as u64) as usize);
         while self.at < most {
             stop.check()?;
             let length = (most - self.at).min(PIECE as u64) as usize;

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, Scope};
 
+use plyfold_core::page_buffer::PageBuffer;
 use plyfold_core::{Error, ErrorKind, ReadAt, Result, is_zero};
 use plyfold_sha256::{Sha256, finish_two, update_two};
 
@@ -157,7 +158,7 @@ pub(crate) fn each_piece(
                 if let Run::Data(chunk) = run {
                     if workers.len() < threads {
                         let hash = hash.clone();
-                        workers.push(Worker::start(scope, move |chunk, buffer: &mut Vec<u8>| {
+                        workers.push(Worker::start(scope, move |chunk, buffer: &mut PageBuffer| {
                             read_chunk(chunks, data, chunk, &hash, buffer)
                         })?);
                     }
@@ -221,11 +222,11 @@ struct Worker {
 impl Worker {
     fn start<'scope, F>(scope: &'scope Scope<'scope, '_>, hash: F) -> Result<Self>
     where
-        F: Fn(u64, &mut Vec<u8>) -> Result<Vec<u8>> + Send + 'scope,
+        F: Fn(u64, &mut PageBuffer) -> Result<Vec<u8>> + Send + 'scope,
     {
         let ((chunks, to_hash), (send, leaves)) = (sync_channel(AHEAD), sync_channel(AHEAD));
         let work = move || {
-            let mut buffer = Vec::new();
+            let mut buffer = PageBuffer::default();
             for chunk in to_hash {
                 if send.send(hash(chunk, &mut buffer)).is_err() {
                     return;
@@ -247,10 +248,13 @@ fn read_chunk(
     data: &dyn ReadAt,
     chunk: u64,
     hash: &LeafHash,
-    buffer: &mut Vec<u8>,
+    buffer: &mut PageBuffer,
 ) -> Result<Vec<u8>> {
     let (offset, size) = chunks.range(chunk);
-    buffer.resize(size, 0);
+    if buffer.len() < size {
+        *buffer = PageBuffer::new(size);
+    }
+    let buffer = &mut buffer[..size];
     read(data, buffer, offset)?;
     Ok(hash.leaves(buffer))
 }

@@ -12,7 +12,7 @@
 //! lock the folder. A new folder has the lock of its set from the start.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -226,7 +226,7 @@ impl<'a> Set<'a> {
     fn sync_files(&self) -> Result<()> {
         self.unsynced.iter().try_for_each(|name| {
             self.stop.check()?;
-            let synced = File::open(self.stage.path().join(name)).and_then(|file| file.sync_all());
+            let synced = fs::File::open(self.stage.path().join(name)).and_then(|file| file.sync_all());
             let at =
                 |e| Error::io("syncing the output", e).with_context("path", self.out.join(name).display());
             synced.map_err(at)

@@ -13,6 +13,7 @@ use plyfold_core::blocking::Stop;
 use plyfold_core::cache::MissingBlob;
 use plyfold_core::digest::Hasher;
 use plyfold_core::manifest::limits;
+use plyfold_core::page_buffer::PageBuffer;
 use plyfold_core::{
     Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Mismatch, RawManifest, Result, digest, printable,
 };
@@ -282,7 +283,7 @@ impl Folder {
         let copied = known.and_then(|known| {
             // What is there already is passed over, and the digest decides.
             std::io::copy(&mut content.by_ref().take(known), &mut std::io::sink()).map_err(writing)?;
-            let mut piece = vec![0; STEP];
+            let mut piece = PageBuffer::new(STEP);
             loop {
                 match content.read(&mut piece) {
                     Ok(0) => return Ok(()),

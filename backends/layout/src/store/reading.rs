@@ -12,6 +12,7 @@ use plyfold_core::block_sums::{self, Reading};
 use plyfold_core::blocking::Stop;
 use plyfold_core::cache::DamagedPart;
 use plyfold_core::digest::Hasher;
+use plyfold_core::page_buffer::PageBuffer;
 use plyfold_core::{Digest, Error, ErrorKind, Mismatch, Result};
 use rustix::fs::Advice;
 use rustix::io::Errno;
@@ -72,7 +73,7 @@ pub(super) fn read_all(
     let threads = cores.min(items.len());
     let (next, failed, outcome) = (AtomicUsize::new(0), AtomicBool::new(false), Mutex::new(Ok(())));
     let work = || {
-        let mut chunk = vec![0; CHUNK];
+        let mut chunk = PageBuffer::new(CHUNK);
         while !failed.load(Ordering::Relaxed)
             && let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed))
         {

@@ -2,8 +2,8 @@
 
 use zlib_rs::crc32::crc32;
 
-use super::BROKEN;
 use crate::Result;
+use crate::layer::fault::LayerFault;
 
 /// Flags of byte 3 (RFC 1952 section 2.3.1); the three highest are reserved.
 const HAS_CRC: u8 = 1 << 1;
@@ -70,7 +70,7 @@ impl Header {
                     _ => false,
                 };
                 if wrong {
-                    return Err(BROKEN.into());
+                    return Err(LayerFault::GZIP_BROKEN.into());
                 }
                 if at == 3 {
                     self.flags = byte;
@@ -93,7 +93,7 @@ impl Header {
             }
             Part::Crc(Some(low)) => {
                 if u32::from(u16::from_le_bytes([low, byte])) != expected & 0xffff {
-                    return Err(BROKEN.into());
+                    return Err(LayerFault::GZIP_BROKEN.into());
                 }
                 Part::End
             }

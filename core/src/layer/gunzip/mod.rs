@@ -20,7 +20,7 @@ const WINDOW_BITS: u8 = 15;
 /// How far back a distance reaches, in bytes.
 pub(super) const WINDOW: usize = 1 << WINDOW_BITS;
 
-pub(super) const BROKEN: LayerFault = LayerFault::Malformed("the gzip data is broken");
+const BROKEN: LayerFault = LayerFault::GZIP_BROKEN;
 const STUCK: LayerFault = LayerFault::Malformed("the decoder made no progress");
 const TRAILING: LayerFault = LayerFault::Malformed("trailing data after the end of the compressed layer");
 const TRUNCATED: LayerFault = LayerFault::Malformed("the gzip data is truncated");

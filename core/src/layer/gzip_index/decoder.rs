@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::point::Point;
 use crate::layer::fault::LayerFault;
 use crate::layer::gunzip::{Members, Sum};
+use crate::page_buffer::PageBuffer;
 use crate::{Error, ReadAt, Result};
 
 /// Bytes that are read of the blob at a time.
@@ -24,7 +25,7 @@ pub(super) struct End<'a> {
 
 pub(super) struct Decoder {
     members: Members,
-    input: Vec<u8>,
+    input: PageBuffer,
     /// What of the input is not decoded.
     left: Range<usize>,
     /// Where the next byte is that is not in the input, and how many the file has.
@@ -37,7 +38,7 @@ pub(super) struct Decoder {
 impl Decoder {
     /// At the first byte of a file of so many bytes.
     pub(super) fn new(size: u64) -> Self {
-        Self { members: Members::new(), input: vec![0; INPUT], left: 0..0, at: 0, size, offset: 0 }
+        Self { members: Members::new(), input: PageBuffer::new(INPUT), left: 0..0, at: 0, size, offset: 0 }
     }
 
     /// Goes to a place.

@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Read};
 use super::{GzipIndex, GzipIndexing};
 use crate::layer::LayerLimits;
 use crate::layer::piece::check_size;
+use crate::page_buffer::PageBuffer;
 use crate::{Error, Result};
 
 /// Bytes that are read and decoded at a time.
@@ -17,7 +18,7 @@ impl GzipIndex {
     /// [`Corrupt`](crate::ErrorKind::Corrupt), [`Limit`](crate::ErrorKind::Limit), those of the reader.
     pub fn of(mut blob: impl Read, limits: &LayerLimits) -> Result<Self> {
         let (mut indexing, mut size) = (GzipIndexing::default(), 0);
-        let (mut input, mut output) = (vec![0; BUFFER], vec![0; BUFFER]);
+        let (mut input, mut output) = (PageBuffer::new(BUFFER), PageBuffer::new(BUFFER));
         loop {
             let length = match blob.read(&mut input) {
                 Ok(0) => return indexing.finish(),

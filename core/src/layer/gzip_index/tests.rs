@@ -188,7 +188,13 @@ fn descriptor(blob: &[u8]) -> Descriptor {
 fn is_same(found: &Result<Vec<u8>>, expected: &Result<Vec<u8>>) -> bool {
     match (found, expected) {
         (Ok(found), Ok(expected)) => found == expected,
-        (Err(found), Err(expected)) => found.to_string() == expected.to_string(),
+        (Err(found), Err(expected)) => {
+            let fault = |e: &crate::Error| match e.detail() {
+                Some(LayerFault::Malformed(what)) => Some(*what),
+                _ => None,
+            };
+            fault(found).is_some() && fault(found) == fault(expected)
+        }
         _ => false,
     }
 }

@@ -4,6 +4,7 @@ use std::fs::{File, Metadata};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
 use crate::digest::Hasher;
+use crate::page_buffer::PageBuffer;
 use crate::tree::{HeapSize, TreeFault};
 use crate::{Digest, Error, Result};
 
@@ -132,7 +133,7 @@ impl Watched {
     fn has_its_content(&self) -> Result<bool> {
         let Some((digest, size)) = &self.content else { return Ok(false) };
         let mut hasher = Hasher::like(digest)?;
-        let (mut at, mut buffer) = (0, vec![0; 1 << 17]);
+        let (mut at, mut buffer) = (0, PageBuffer::new(1 << 17));
         while at < *size {
             let part = &mut buffer[..(size - at).min(1 << 17) as usize];
             let read = self.file.read_exact_at(part, at);
