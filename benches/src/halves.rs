@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::{Decompress, FlushDecompress, Status};
 use plyfold_core::layer::TreeLimits;
+use plyfold_core::page_buffer::PageBuffer;
 use plyfold_core::tree::{LayerFile, LayerReader, LayerSource, MergedTree};
 use plyfold_core::{InputArtifact, Materializer as _, Role};
 use plyfold_erofs::{ErofsFlat, ErofsMerged};
@@ -45,7 +46,7 @@ pub(crate) fn whole(format: &str, out: &Path, layer: &Path) -> Result<()> {
 /// many bytes that is.
 pub(crate) fn inflate(gzip: &Path) -> Result<u64> {
     let mut file = File::open(gzip)?;
-    let (mut input, mut output) = (vec![0; 256 << 10], vec![0; 256 << 10]);
+    let (mut input, mut output) = (PageBuffer::new(256 << 10), PageBuffer::new(256 << 10));
     // The window of RFC 1951, behind the header of RFC 1952.
     let (mut inflate, mut at, mut filled) = (Decompress::new_gzip(15), 0, 0);
     loop {
