@@ -25,6 +25,14 @@ impl PageBuffer {
         let start = bytes.as_ptr().align_offset(PAGE).min(PAGE - 1);
         Self { bytes, start, size }
     }
+
+    /// The first `size` bytes, of a new buffer when this one has fewer.
+    pub fn first(&mut self, size: usize) -> &mut [u8] {
+        if self.size < size {
+            *self = Self::new(size);
+        }
+        &mut self[..size]
+    }
 }
 
 impl Deref for PageBuffer {
@@ -59,6 +67,9 @@ mod tests {
             buffer.fill(1);
             assert!(buffer.iter().all(|byte| *byte == 1));
         }
-        assert!(PageBuffer::default().is_empty());
+        let mut grown = PageBuffer::default();
+        assert!(grown.is_empty());
+        let place = grown.first(5000).as_ptr();
+        assert_eq!((grown.first(100).len(), grown.first(100).as_ptr(), grown.len()), (100, place, 5000));
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! The SHA instructions of a CPU have a latency of several cycles, and each needs what the one before it has made: one stream
 //! leaves half of the unit unused. [`update_two`] goes on with two streams in turn, instruction by instruction. On AMD Zen 3 it
-//! takes 1.1 times as long as one of them alone, and up to 1.4 times while another thread uses the same core. This is for what has two hashes anyway: a layer its blob and its tar, a hash
-//! tree all its blocks.
+//! takes 1.1 times as long as one of them alone, and up to 1.4 times while another thread uses the same core. This is for what
+//! has two hashes anyway: a layer its blob and its tar, a hash tree all its blocks.
 //!
 //! On x86-64 with the SHA extensions, which are looked for when the program runs. Elsewhere, and for what one stream has more
 //! than the other, blocks are hashed one by one by [`sha2`].

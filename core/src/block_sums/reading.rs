@@ -150,9 +150,7 @@ fn sum_row(
 }
 
 fn sum_of_block(file: &File, mut at: u64, mut length: u64, chunk: &mut PageBuffer) -> Result<u64> {
-    if chunk.is_empty() {
-        *chunk = PageBuffer::new(CHUNK);
-    }
+    let chunk = chunk.first(CHUNK);
     let mut xxh3 = Xxh3::default();
     while length > 0 {
         let part = &mut chunk[..CHUNK.min(usize::try_from(length).unwrap_or(CHUNK))];

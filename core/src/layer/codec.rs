@@ -4,27 +4,16 @@ use zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, get_error_name};
 
 use super::Compression;
 use super::fault::LayerFault;
-use super::gunzip::{Edge, Members};
+use super::gunzip::{Members, Step};
 use crate::Result;
 
 /// log2 of the largest window a zstd frame may ask for: what the zstd command accepts without `--long`.
 const ZSTD_WINDOW_LOG: u32 = 27;
-const TRAILING: LayerFault = LayerFault::Malformed("trailing data after the end of the compressed layer");
 
 /// `ZSTD_error_prefix_unknown`, `_frameParameter_windowTooLarge` and `_dictionary_wrong` of `zstd_errors.h`.
 const PREFIX_UNKNOWN: usize = 10;
 const WINDOW_TOO_LARGE: usize = 16;
 const DICTIONARY_WRONG: usize = 32;
-
-/// The progress of one step.
-pub(super) struct Step {
-    /// Bytes taken from the input.
-    pub(super) read: usize,
-    /// Bytes put into the output.
-    pub(super) written: usize,
-    /// What comes behind them in a gzip stream, whose CRC-32 is still to be compared.
-    pub(super) edge: Option<Edge>,
-}
 
 /// A decoder of any number of gzip members or zstd frames.
 pub(super) enum Codec {
@@ -61,21 +50,10 @@ impl Codec {
     /// [`Corrupt`](crate::ErrorKind::Corrupt), trailing data and checksums included, but not the CRC-32 of gzip;
     /// [`Limit`](crate::ErrorKind::Limit) for a window that is too large.
     pub(super) fn step(&mut self, input: &[u8], output: &mut [u8]) -> Result<Step> {
-        let (step, has_moved) = match self {
-            Self::Gzip(members) => {
-                let step = members.step(input, output, false)?;
-                (Step { read: step.read, written: step.written, edge: step.edge }, step.moved)
-            }
-            Self::Zstd(frames) => {
-                let step = frames.step(input, output)?;
-                let has_moved = step.read > 0 || step.written > 0;
-                (step, has_moved)
-            }
-        };
-        if !has_moved && !input.is_empty() && !output.is_empty() {
-            return Err(LayerFault::Malformed("the decoder made no progress").into());
+        match self {
+            Self::Gzip(members) => members.step(input, output, false),
+            Self::Zstd(frames) => frames.step(input, output),
         }
-        Ok(step)
     }
 
     /// Checks that the input may end here.
@@ -94,14 +72,17 @@ impl Codec {
 impl Frames {
     fn step(&mut self, input: &[u8], output: &mut [u8]) -> Result<Step> {
         if self.is_whole && input.is_empty() {
-            return Ok(Step { read: 0, written: 0, edge: None });
+            return Ok(Step::default());
         }
         let (step, is_whole) = unzstd(&mut self.context, input, output).map_err(|code| {
             match (0_usize.wrapping_sub(code), self.is_started) {
-                (PREFIX_UNKNOWN, true) if self.is_whole => TRAILING,
+                (PREFIX_UNKNOWN, true) if self.is_whole => LayerFault::TRAILING,
                 _ => zstd_fault(code),
             }
         })?;
+        if !step.moved && !input.is_empty() && !output.is_empty() {
+            return Err(LayerFault::STUCK.into());
+        }
         (self.is_whole, self.is_started) = (is_whole, true);
         Ok(step)
     }
@@ -112,7 +93,8 @@ fn unzstd(context: &mut DCtx<'_>, input: &[u8], output: &mut [u8]) -> Result<(St
     let mut input = InBuffer::around(input);
     let mut output = OutBuffer::around(output);
     let hint = context.decompress_stream(&mut output, &mut input)?;
-    Ok((Step { read: input.pos(), written: output.pos(), edge: None }, hint == 0))
+    let (read, written) = (input.pos(), output.pos());
+    Ok((Step { read, written, moved: read > 0 || written > 0, ..Step::default() }, hint == 0))
 }
 
 fn zstd_fault(code: usize) -> LayerFault {

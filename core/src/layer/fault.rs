@@ -64,4 +64,8 @@ crate::fault! {
 impl LayerFault {
     /// Gzip data that no program writes, or whose checksum is another one.
     pub(super) const GZIP_BROKEN: Self = Self::Malformed("the gzip data is broken");
+    /// A decoder that has input and room, and does nothing.
+    pub(super) const STUCK: Self = Self::Malformed("the decoder made no progress");
+    /// Bytes behind the last member or frame that are not one.
+    pub(super) const TRAILING: Self = Self::Malformed("trailing data after the end of the compressed layer");
 }

@@ -47,16 +47,11 @@ impl ChunkMaker {
         let compression = Compression::by_magic(&input);
         let hashes = Hashes::new(Hashers::new(compression, &options)?);
         let codec = Codec::new(compression)?;
-        if codec.is_some() {
-            hashes.add_blob(&input);
-        } else {
-            hashes.add_tar(&input);
-        }
         // What inflates and what reads take turns at hashing; what is not inflated is all hash.
         let is_apart = codec.is_none() && input.is_full();
         let thread = if is_apart { hashes.on_thread()? } else { None };
         let (at, is_holding, output, taken, size) = (0, false, Pool::new(INFLATED), 0, 0);
-        Ok(Self {
+        let maker = Self {
             source: Arc::new(source),
             hashes,
             _hash_thread: thread,
@@ -69,7 +64,18 @@ impl ChunkMaker {
             taken,
             size,
             options,
-        })
+        };
+        maker.hash_input();
+        Ok(maker)
+    }
+
+    /// Puts up the bytes at hand, as they came, for hashing.
+    fn hash_input(&self) {
+        if self.codec.is_some() {
+            self.hashes.add_blob(&self.input);
+        } else {
+            self.hashes.add_tar(&self.input);
+        }
     }
 
     /// The hashes, which the reader of the chunks goes on with.
@@ -159,11 +165,7 @@ impl ChunkMaker {
         self.input = self.source.next(&self.hashes, link)?;
         self.at = 0;
         if !self.input.is_empty() {
-            if self.codec.is_some() {
-                self.hashes.add_blob(&self.input);
-            } else {
-                self.hashes.add_tar(&self.input);
-            }
+            self.hash_input();
         }
         Ok(!self.input.is_empty())
     }

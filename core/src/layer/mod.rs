@@ -4,7 +4,7 @@
 //! source ─► read, inflate ─► LayerTar (tar entries and their data, on the caller's thread)
 //!                  └───► hashes ◄───┘
 //! ```
-//! Two threads work on a layer: one reads and inflates, the caller's parses and writes. The chunks between them are buffers
+//! Two threads work on a layer: one inflates, the caller's parses and writes. The chunks between them are buffers
 //! of a pool that go round, so memory is bounded for a layer of any size and nothing is copied on the way. The caller's thread
 //! reads ahead of the other, and whichever of the two would wait hashes chunks instead: one of the blob and one of the tar at
 //! once, which takes little more time than one of them. A layer whose bytes come with the first read has no thread of its

@@ -251,10 +251,7 @@ fn read_chunk(
     buffer: &mut PageBuffer,
 ) -> Result<Vec<u8>> {
     let (offset, size) = chunks.range(chunk);
-    if buffer.len() < size {
-        *buffer = PageBuffer::new(size);
-    }
-    let buffer = &mut buffer[..size];
+    let buffer = buffer.first(size);
     read(data, buffer, offset)?;
     Ok(hash.leaves(buffer))
 }

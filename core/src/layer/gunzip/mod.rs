@@ -21,8 +21,6 @@ const WINDOW_BITS: u8 = 15;
 pub(super) const WINDOW: usize = 1 << WINDOW_BITS;
 
 const BROKEN: LayerFault = LayerFault::GZIP_BROKEN;
-const STUCK: LayerFault = LayerFault::Malformed("the decoder made no progress");
-const TRAILING: LayerFault = LayerFault::Malformed("trailing data after the end of the compressed layer");
 const TRUNCATED: LayerFault = LayerFault::Malformed("the gzip data is truncated");
 
 /// CRC-32 and length, modulo 2^32, of what was decoded of one member.
@@ -120,7 +118,7 @@ impl Members {
             let before = self.inflate.total_in();
             self.inflate.decompress(&prefix, &mut [], InflateFlush::NoFlush).map_err(|_| BROKEN)?;
             if self.inflate.total_in() - before != prefix.len() as u64 {
-                return Err(STUCK.into());
+                return Err(LayerFault::STUCK.into());
             }
         }
         Ok(())
@@ -138,7 +136,7 @@ impl Members {
                 match input.first() {
                     None => return Ok(step),
                     Some(0x1f) => {}
-                    Some(_) if self.started => return Err(TRAILING.into()),
+                    Some(_) if self.started => return Err(LayerFault::TRAILING.into()),
                     Some(_) => return Err(BROKEN.into()),
                 }
                 self.state = State::Header(Header::new());
@@ -194,7 +192,7 @@ impl Members {
         if ended {
             self.state = State::Trailer(TrailerPart::Crc, [0; 4], 0);
         } else if read == 0 && written == 0 && !input.is_empty() && !output.is_empty() && !at_block {
-            return Err(STUCK.into());
+            return Err(LayerFault::STUCK.into());
         }
         let block = at_block && !ended && read < input.len() && written < output.len();
         Ok(Step { read, written, block, moved: ended, edge: None })
