@@ -175,7 +175,11 @@ impl Hashes {
 
     fn run(&self) {
         while self.wait() {
-            while self.help(0) {}
+            // Another thread may hash now: that is waited for, too.
+            let Ok(mut hashers) = self.hashers.lock() else { return };
+            while let Some(chunks) = { self.queue().next(0) } {
+                hashers.update(&chunks);
+            }
         }
     }
 

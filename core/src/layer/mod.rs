@@ -56,6 +56,7 @@ mod pipeline;
 mod plain;
 mod pool;
 mod reader;
+mod spans;
 mod sparse;
 
 pub(crate) use budget::Grant;

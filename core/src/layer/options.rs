@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::ImagePath;
 use super::form::LayerForm;
 use super::limits::LayerLimits;
-use crate::{Descriptor, Digest, MediaType};
+use crate::{Descriptor, Digest, MediaType, Result, digest};
 
 /// How a layer is read.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +43,15 @@ pub enum Hashing {
 }
 
 impl LayerOptions {
+    /// Checks that what is expected can be computed.
+    ///
+    /// # Errors
+    /// `Unsupported`.
+    pub(super) fn check(&self) -> Result<()> {
+        let expected = self.diff_id.iter().chain(self.blob.as_ref().map(Descriptor::digest));
+        expected.into_iter().try_for_each(digest::supported)
+    }
+
     pub(super) fn hashes_blob(&self) -> bool {
         self.hashing == Hashing::Both || self.blob.is_some()
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::fault::LayerFault;
 use super::pool::Chunk;
-use super::{Compression, LayerLimits};
-use crate::{Digest, Result, Size};
+use super::{Compression, LayerLimits, LayerOptions};
+use crate::{Digest, Error, Mismatch, Result, Size};
 
 /// What one thread hands to the next; an end is always explicit.
 pub(super) enum Piece<E> {
@@ -21,11 +21,42 @@ pub(super) struct Totals {
     pub(super) tar: Measured,
 }
 
+impl Totals {
+    /// The same, if they are what was promised.
+    ///
+    /// # Errors
+    /// `Corrupt` with a [`Mismatch`].
+    pub(super) fn proved(self, options: &LayerOptions) -> Result<Self> {
+        if let Some(expected) = &options.blob {
+            self.blob.check(expected.digest(), Some(expected.size()))?;
+        }
+        if let Some(diff_id) = &options.diff_id {
+            self.tar.check(diff_id, None).map_err(|e| e.with_context("checking", "diff_id"))?;
+        }
+        Ok(self)
+    }
+}
+
 /// A stream's length and digest, if it was hashed.
 #[derive(Clone, Debug)]
 pub(super) struct Measured {
     pub(super) size: u64,
     pub(super) digest: Option<Digest>,
+}
+
+impl Measured {
+    fn check(&self, expected: &Digest, expected_size: Option<u64>) -> Result<()> {
+        let complete = expected_size.is_none_or(|size| size == self.size);
+        if complete && self.digest.as_ref() == Some(expected) {
+            return Ok(());
+        }
+        Err(Error::from(Mismatch {
+            expected: expected.clone(),
+            actual: self.digest.clone().filter(|_| complete),
+            expected_size,
+            actual_size: self.size,
+        }))
+    }
 }
 
 /// The ratio is not checked below this size of the output: a layer of zeros of this size does no harm.

@@ -14,6 +14,7 @@ use super::maker::ChunkMaker;
 use super::piece::{Piece, Totals};
 use super::plain::Plain;
 use super::pool::Chunk;
+use super::spans::Spans;
 use crate::{Error, Result};
 
 /// The uncompressed bytes of a layer; the end proves both digests.
@@ -35,12 +36,14 @@ pub(super) struct Uncompressed {
 enum Pieces {
     /// Nothing is read yet.
     New(Option<Box<(Input, LayerOptions)>>),
-    /// This thread: nothing is inflated, or so little that a thread would cost more than it saves.
+    /// This thread: nothing is inflated, or so little so far that a thread would cost more than it saves.
     Here(Box<ChunkMaker>, Link),
     /// A thread that inflates; this one reads ahead of it, and hashes.
     Thread(Reader, Arc<Input>, Arc<Hashes>),
     /// A plain tar, by this thread, without hashes.
     Plain(Plain),
+    /// Threads that decode a span each, and one that hashes.
+    Spans(Spans),
 }
 
 impl Pieces {
@@ -54,29 +57,37 @@ impl Pieces {
         match self {
             Self::New(layer) => {
                 let (source, options) = *layer.take().ok_or(LayerFault::Thread)?;
-                *self = Self::begin(source, options)?;
+                let link = Link::default();
+                *self = Self::Here(Box::new(ChunkMaker::new(source, options, &link)?), link);
                 self.make()
             }
-            Self::Here(maker, link) => maker.next(link),
+            Self::Here(maker, link) if !maker.is_long() => {
+                let piece = maker.next(link)?;
+                // The chunk is still in the caches of this core.
+                maker.hash();
+                Ok(piece)
+            }
+            Self::Here(..) => {
+                self.start()?;
+                self.make()
+            }
             Self::Thread(Reader(link), source, hashes) => {
                 link.next(|later| source.help(link) || hashes.help(later))
             }
             Self::Plain(plain) => plain.next(),
+            Self::Spans(spans) => spans.next(),
         }
     }
 
-    /// Reads the first bytes, and starts a thread if there are more.
-    fn begin(source: Input, options: LayerOptions) -> Result<Self> {
-        let link = Link::default();
-        let maker = ChunkMaker::new(source, options, &link)?;
-        if !maker.is_long() {
-            return Ok(Self::Here(Box::new(maker), link));
-        }
+    /// Goes on on a thread.
+    fn start(&mut self) -> Result<()> {
+        let Self::Here(maker, link) = std::mem::replace(self, Self::New(None)) else { return Ok(()) };
         let (link, source, hashes) = (Arc::new(link), maker.source().clone(), maker.hashes().clone());
         let end = Maker(link.clone());
-        let started = thread::Builder::new().name("layer-inflate".to_owned()).spawn(move || end.run(maker));
+        let started = thread::Builder::new().name("layer-inflate".to_owned()).spawn(move || end.run(*maker));
         started.map_err(|e| Error::io("starting a thread", e))?;
-        Ok(Self::Thread(Reader(link), source, hashes))
+        *self = Self::Thread(Reader(link), source, hashes);
+        Ok(())
     }
 }
 
@@ -106,6 +117,11 @@ impl Uncompressed {
         options: &LayerOptions,
     ) -> Self {
         Self::of(Pieces::Plain(Plain::new(source, size, options.limits.clone())))
+    }
+
+    /// A gzip layer with an index.
+    pub(super) fn spans(spans: Spans) -> Self {
+        Self::of(Pieces::Spans(spans))
     }
 
     fn of(pieces: Pieces) -> Self {

@@ -53,6 +53,16 @@ impl Pool {
         Some(Chunk { bytes, length: 0, members: Edges::default(), home: self.0.clone() })
     }
 
+    /// An empty buffer, which is waited for.
+    pub(super) fn next(&self) -> Chunk {
+        loop {
+            match self.take() {
+                Some(chunk) => return chunk,
+                None => self.wait(Duration::MAX),
+            }
+        }
+    }
+
     /// Waits until half of the buffers are here, so that a producer is not woken for each, or until the time is over.
     ///
     /// Every buffer comes back: its holder drops it, also when it panics.

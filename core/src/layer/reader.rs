@@ -8,10 +8,12 @@ use std::os::unix::fs::FileExt as _;
 use super::assemble::{self, Extensions};
 use super::fault::{LayerFault, TarFault};
 use super::form::LayerForm;
+use super::gzip_index::IndexedGzip;
 use super::header::{BLOCK, Header, until_nul};
 use super::native::Native;
 use super::pax::{Globals, Pax};
 use super::pipeline::Uncompressed;
+use super::spans::Spans;
 use super::sparse::Sparse;
 use super::{Compression, Entry, EntryKind, FileKind, LayerLimits, LayerOptions, LayerSummary, Warning};
 use crate::format::Output;
@@ -52,9 +54,7 @@ impl LayerTar {
     /// [`Unsupported`](crate::ErrorKind::Unsupported) for a digest that cannot be verified, [`Io`](crate::ErrorKind::Io) when
     /// no thread can be started.
     pub fn new(source: impl Read + Send + 'static, options: LayerOptions) -> Result<Self> {
-        for digest in options.diff_id.iter().chain(options.blob.as_ref().map(Descriptor::digest)) {
-            crate::digest::supported(digest)?;
-        }
+        options.check()?;
         let native = options.form.map(|form| Native::new(form, &options));
         Ok(Self::of(Uncompressed::new(source, &options), native, options))
     }
@@ -101,6 +101,20 @@ impl LayerTar {
                 Err(Error::new(crate::ErrorKind::Internal, message))
             }
         })
+    }
+
+    /// As [`LayerTar::new`], out of a gzip blob that several threads decode. Its bytes are not hashed as they come: the `diff_id`
+    /// proves them.
+    ///
+    /// # Errors
+    /// As [`LayerTar::new`]; [`Config`](crate::ErrorKind::Config) with options that want the digest of the blob.
+    pub fn indexed(decoded: IndexedGzip, options: LayerOptions) -> Result<Self> {
+        if options.hashes_blob() {
+            return Err(Error::config("a layer that is decoded by an index is not hashed as it comes"));
+        }
+        options.check()?;
+        let native = options.form.map(|form| Native::new(form, &options));
+        Ok(Self::of(Uncompressed::spans(Spans::new(decoded, options.clone())?), native, options))
     }
 
     /// As [`LayerTar::new`], where `source` yields all bytes of `file`. If it is a plain tar,

@@ -1,11 +1,10 @@
 //! A gzip layer that is in the cache, decoded by several threads for its conversion.
 
-use std::num::NonZero;
-use std::thread;
-
 use super::conversion::{Converted, Vacant, WhenFull};
 use super::engine::Engine;
 use crate::cache::gzip_index;
+use crate::layer::LayerTar;
+use crate::worker::cores;
 use crate::{Blob, Descriptor, ErrorKind, Result};
 
 /// What has come of it.
@@ -31,11 +30,14 @@ impl Engine<'_> {
         vacant: Vacant,
     ) -> Result<ByIndex> {
         let Some(file) = blob.take_file() else { return Ok(ByIndex::None(blob, vacant)) };
-        let threads = thread::available_parallelism().map_or(1, NonZero::get);
-        let decoded = gzip_index::decoded(&self.cache, layer, &file, &self.options.limits, threads).await?;
+        let decoded = gzip_index::decoded(&self.cache, layer, &file, &self.options.limits, cores()).await?;
         let blob = blob.with_file(file);
         let Some(decoded) = decoded else { return Ok(ByIndex::None(blob, vacant)) };
-        let conversion = self.convert_from(|stop| stop.reader(decoded), vacant, WhenFull::Wait)?;
+        let conversion = self.convert_from(
+            |stop, options| LayerTar::indexed(decoded.stopped_by(stop), options),
+            vacant,
+            WhenFull::Wait,
+        )?;
         match conversion.finish().await {
             Ok(Some(converted)) => Ok(ByIndex::Made(converted)),
             Err(e) if matches!(e.kind(), ErrorKind::Cancelled | ErrorKind::Io) => Err(e),

@@ -1,6 +1,5 @@
 //! A layer on its way through a materializer, on a thread of its own.
 
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -87,17 +86,21 @@ impl Engine<'_> {
     /// `Io` when no thread can be started.
     pub(super) fn convert(&self, vacant: Vacant, when_full: WhenFull) -> Result<Conversion> {
         let (input, bytes) = mpsc::channel(IN_FLIGHT);
-        let conversion = self.convert_from(|_| BlobReader::new(bytes), vacant, when_full)?;
+        let conversion = self.convert_from(
+            |_, options| LayerTar::new(BlobReader::new(bytes), options),
+            vacant,
+            when_full,
+        )?;
         Ok(Conversion { input: Some(input), ..conversion })
     }
 
-    /// Starts converting a layer's bytes, which the conversion reads itself.
+    /// Starts converting a layer that the conversion reads itself.
     ///
     /// # Errors
     /// As [`convert`](Self::convert).
-    pub(super) fn convert_from<R: Read + Send + 'static>(
+    pub(super) fn convert_from(
         &self,
-        source: impl FnOnce(&Stop) -> R,
+        open: impl FnOnce(&Stop, LayerOptions) -> Result<LayerTar>,
         vacant: Vacant,
         when_full: WhenFull,
     ) -> Result<Conversion> {
@@ -120,9 +123,8 @@ impl Engine<'_> {
             scratch: self.scratch(),
             ..LayerOptions::default()
         };
-        let (name, source) = (materializer.format().name, source(&stop.0));
+        let (name, mut tar) = (materializer.format().name, open(&stop.0, options)?);
         let work = move || {
-            let mut tar = LayerTar::new(source, options)?;
             let made = materializer.layer(&mut tar, &mut out)?;
             // The engine checks the diff_id at the end of the tar, even if a materializer does not read to the end.
             tar.finish()?;

@@ -140,7 +140,11 @@ impl Engine<'_> {
             ByIndex::None(blob, vacant) => (blob, vacant),
         };
         let source = stored_blob::reader(blob);
-        let conversion = self.convert_from(|stop| stop.reader(source), vacant, WhenFull::Wait)?;
+        let conversion = self.convert_from(
+            |stop, options| LayerTar::new(stop.reader(source), options),
+            vacant,
+            WhenFull::Wait,
+        )?;
         let converted = match conversion.finish().await {
             // Of a file the diff_id alone was checked: the error may come from damage of the blob.
             Err(e) => return Err(content::verify_after(&self.cache, layer, e).await),

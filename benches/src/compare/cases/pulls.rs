@@ -172,7 +172,7 @@ pub(crate) fn materialize(bench: &Bench) -> Result<Record> {
     let uri = format!("oci:{}:latest", layout.display());
     bench.ours(&["pull", "--quiet", &uri, "--store"]).out(&kept).run()?;
     let name = reference::local(&layout, "latest")?.whole();
-    let fresh = Program::new("cp").args(["-r", "--reflink=auto"]).arg(&kept).out(&store);
+    let fresh = Program::new("cp").args(["-a", "--reflink=auto"]).arg(&kept).out(&store);
     let ours = bench.ours(&["materialize", "--quiet", &name, "--as", "vmdk", "--store"]).arg(&store);
     let ours = ours.arg("--out").out(&out).after(fresh);
     let script = "\"$1\" layer --quiet \"$2\" --out \"$4\" & \"$1\" layer --quiet \"$3\" --out \"$5\" & wait";
@@ -197,7 +197,7 @@ pub(crate) fn indexed(bench: &Bench) -> Result<Record> {
     let made = |store: &str, out: &str, options: &[&str]| -> Result<Program> {
         let (kept, store, out) = (bench.at(&format!("kept-{store}")), bench.at(store), bench.at(out));
         bench.ours(&["pull", "--quiet", &uri]).args(options).arg("--store").out(&kept).run()?;
-        let fresh = Program::new("cp").args(["-r", "--reflink=auto"]).arg(&kept).out(&store);
+        let fresh = Program::new("cp").args(["-a", "--reflink=auto"]).arg(&kept).out(&store);
         let made =
             bench.ours(&["materialize", "--quiet", "--no-sync", &name, "--as", "erofs-layers", "--store"]);
         Ok(made.arg(&store).arg("--out").out(&out).after(fresh))

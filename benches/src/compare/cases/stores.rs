@@ -37,7 +37,7 @@ pub(crate) fn collect(bench: &Bench) -> Result<Record> {
         large_store::fill(path, names)?;
         large_store::forget_half(path, names)
     })?;
-    let fresh = |to: &Path| Program::new("cp").args(["-r", "--reflink=never"]).arg(&store).out(to);
+    let fresh = |to: &Path| Program::new("cp").args(["-a", "--reflink=never"]).arg(&store).out(to);
     let (here, there) = (bench.at("collected"), bench.at("removed"));
     let ours = bench.ours(&["gc", "--quiet", "--grace", "0s", "--store"]).arg(&here).after(fresh(&here));
     let script = "ls -U \"$1/blobs/sha256\" | head -n \"$2\" | sed \"s|^|$1/blobs/sha256/|\" | xargs rm";

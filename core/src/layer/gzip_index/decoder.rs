@@ -33,12 +33,15 @@ pub(super) struct Decoder {
     size: u64,
     /// How many bytes are decoded, with all that comes before the place of the start.
     offset: u64,
+    /// Whether a block has just ended.
+    is_at_block: bool,
 }
 
 impl Decoder {
     /// At the first byte of a file of so many bytes.
     pub(super) fn new(size: u64) -> Self {
-        Self { members: Members::new(), input: PageBuffer::new(INPUT), left: 0..0, at: 0, size, offset: 0 }
+        let (members, input) = (Members::new(), PageBuffer::new(INPUT + 1));
+        Self { members, input, left: 0..0, at: 0, size, offset: 0, is_at_block: false }
     }
 
     /// Goes to a place.
@@ -48,12 +51,12 @@ impl Decoder {
             file.read_exact_at(&mut first, point.byte()).map_err(failed)?;
         }
         self.at = point.enter(&mut self.members, first[0])?;
-        (self.left, self.offset) = (0..0, point.offset);
+        (self.left, self.offset, self.is_at_block) = (0..0, point.offset, false);
         Ok(())
     }
 
-    /// Decodes into a buffer until it is full or the span ends; how many bytes, and whether it has ended, as the
-    /// place of the next one says.
+    /// Decodes into a buffer until it is full, or all but full, or the span ends; how many bytes, and whether it has ended, as
+    /// the place of the next one says.
     pub(super) fn fill(
         &mut self,
         file: &dyn ReadAt,
@@ -61,28 +64,40 @@ impl Decoder {
         end: End<'_>,
     ) -> Result<(usize, bool)> {
         let left = usize::try_from(end.offset.saturating_sub(self.offset)).unwrap_or(usize::MAX);
-        let room = left.min(buffer.len());
+        // The last bytes of a span leave room: nothing may follow them that is still of its last block.
+        let ends = left < buffer.len();
+        let room = if ends { left } else { buffer.len().min(left - 1) };
+        let within = end.next.and_then(|next| Some((next, next.within.as_ref()?.sum))).filter(|_| ends);
         let mut filled = 0;
-        while filled < room {
-            filled += self.step(file, &mut buffer[filled..room])?.ok_or(OTHER)?;
-        }
-        if filled == left {
-            self.close(file, end.next)?;
-        }
-        Ok((filled, filled == left))
-    }
-
-    /// Checks that a span ends where the next one begins.
-    fn close(&mut self, file: &dyn ReadAt, next: Option<&Point>) -> Result<()> {
-        if let Some(within) = next.and_then(|next| next.within.as_ref()) {
-            return if self.members.last() == within.sum { Ok(()) } else { Err(OTHER.into()) };
-        }
-        let size = next.map_or(self.size, Point::byte);
-        while !(self.members.is_between() && self.taken() == size) {
-            if self.taken() > size {
+        if let Some((next, sum)) = within {
+            while !(filled == room && self.is_at_block && self.taken() == next.bit.div_ceil(8)) {
+                let step = self.step(file, &mut buffer[filled..=room], Some(next))?;
+                filled += step.ok_or(OTHER)?;
+                if filled > room || self.taken() > next.bit.div_ceil(8) {
+                    return Err(OTHER.into());
+                }
+            }
+            if self.members.last() != sum {
                 return Err(OTHER.into());
             }
-            self.step(file, &mut [])?.ok_or(OTHER)?;
+            return Ok((filled, true));
+        }
+        while filled < room {
+            filled += self.step(file, &mut buffer[filled..room], None)?.ok_or(OTHER)?;
+        }
+        if ends {
+            self.close(file, end.next.map_or(self.size, Point::byte))?;
+        }
+        Ok((filled, ends))
+    }
+
+    /// Checks that a member ends here, at this byte of the file.
+    fn close(&mut self, file: &dyn ReadAt, end: u64) -> Result<()> {
+        while !(self.members.is_between() && self.taken() == end) {
+            if self.taken() > end {
+                return Err(OTHER.into());
+            }
+            self.step(file, &mut [], None)?.ok_or(OTHER)?;
         }
         Ok(())
     }
@@ -91,7 +106,7 @@ impl Decoder {
     pub(super) fn stream(&mut self, file: &dyn ReadAt, buffer: &mut [u8]) -> Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {
-            let Some(written) = self.step(file, &mut buffer[filled..])? else {
+            let Some(written) = self.step(file, &mut buffer[filled..], None)? else {
                 self.members.finish()?;
                 break;
             };
@@ -100,19 +115,29 @@ impl Decoder {
         Ok(filled)
     }
 
-    /// One step; how many bytes are decoded, `None` when nothing is left that could be.
-    fn step(&mut self, file: &dyn ReadAt, output: &mut [u8]) -> Result<Option<usize>> {
+    /// One step, to the end of a block at most where a place within a member comes next; how many bytes are decoded, `None` when
+    /// nothing is left that could be.
+    fn step(
+        &mut self,
+        file: &dyn ReadAt,
+        output: &mut [u8],
+        within: Option<&Point>,
+    ) -> Result<Option<usize>> {
         if self.left.is_empty() {
             let left = usize::try_from(self.size.saturating_sub(self.at)).unwrap_or(usize::MAX);
-            let length = self.input.len().min(left);
+            // The end of a block is seen where a byte follows.
+            let is_cut =
+                within.is_some_and(|point| point.bit.div_ceil(8).checked_sub(self.at) == Some(INPUT as u64));
+            let length = (INPUT + usize::from(is_cut)).min(left);
             file.read_exact_at(&mut self.input[..length], self.at).map_err(failed)?;
             self.at += length as u64;
             self.left = 0..length;
         }
-        let step = self.members.step(&self.input[self.left.clone()], output, false)?;
+        let step = self.members.step(&self.input[self.left.clone()], output, within.is_some())?;
         self.left.start += step.read;
         self.offset += step.written as u64;
-        Ok(step.moved.then_some(step.written))
+        self.is_at_block = step.block;
+        Ok((step.moved || step.block).then_some(step.written))
     }
 
     /// How many bytes of the file are decoded, with all that comes before the place of the start.

@@ -20,6 +20,8 @@ const COMPRESSED: u64 = 16;
 pub(super) const MAX_BYTES: usize = 8 << 20;
 /// The level of zstd for windows: the fastest of those that compress well.
 const LEVEL: i32 = 1;
+/// Bytes of a stored block at most (RFC 1951 section 3.2.4).
+const STORED: u64 = 65_535;
 /// Bytes behind a block's first bit that are decoded from there to find that bit: uncompressed, and compressed.
 const PROOF: (usize, usize) = (8 << 10, 64 << 10);
 
@@ -39,6 +41,8 @@ pub struct GzipIndexing {
     /// How many bytes are written when the next place is due.
     due: u64,
     search: Search,
+    /// Where the last place is, if it is one only where another block follows.
+    unsure: Option<u64>,
     tools: Option<Tools>,
     /// The last byte that was read.
     last: u8,
@@ -105,6 +109,7 @@ impl GzipIndexing {
             spacing,
             due: spacing,
             search: Search::Rest,
+            unsure: None,
             tools: None,
             last: 0,
         }
@@ -142,8 +147,9 @@ impl GzipIndexing {
     ///
     /// # Errors
     /// [`Corrupt`](crate::ErrorKind::Corrupt) when it has ended within a member.
-    pub fn finish(self) -> Result<GzipIndex> {
+    pub fn finish(mut self) -> Result<GzipIndex> {
         self.members.finish()?;
+        self.end_member();
         Ok(GzipIndex { blob_size: self.read, size: self.written, points: self.points })
     }
 
@@ -153,11 +159,21 @@ impl GzipIndexing {
         let is_due = self.written >= self.due && self.read - last >= self.spacing / COMPRESSED;
         if self.members.is_between() {
             self.search = Search::Rest;
+            self.end_member();
             if is_due && input.first() == Some(&0x1f) {
                 self.note(Point { bit: self.read * 8, offset: self.written, within: None });
             }
         } else if is_due && self.members.is_within() && matches!(self.search, Search::Rest) {
             self.search = Search::Block(Vec::new());
+        }
+    }
+
+    /// A member has ended: a place is none that was taken for one where another block follows, if that can have been the last
+    /// block.
+    fn end_member(&mut self) {
+        let unsure = self.unsure.take().filter(|offset| self.written - offset <= STORED);
+        if unsure.is_some() && self.points.last().map(|point| point.offset) == unsure {
+            self.bytes -= self.points.pop().map_or(0, |point| point.bytes());
         }
     }
 
@@ -192,11 +208,13 @@ impl GzipIndexing {
                         Some(tools) => tools,
                         none => none.insert(Tools::new()?),
                     };
-                    let point = (0..8).find(|unused| found.begins(*unused, &mut tools.probe));
-                    let point = point.map(|unused| found.point(unused, &mut tools.compressor)).transpose()?;
+                    let unused = found.unused(&mut tools.probe);
+                    let point =
+                        unused.map(|(unused, _)| found.point(unused, &mut tools.compressor)).transpose()?;
                     self.search = Search::Rest;
                     self.due = self.written + self.spacing;
                     if let Some(point) = point {
+                        self.unsure = unused.filter(|(_, is_sure)| !is_sure).map(|_| point.offset);
                         self.note(point);
                     }
                 }
@@ -229,6 +247,21 @@ impl Tools {
 }
 
 impl Found {
+    /// How many bits of the byte with the last bit of the block belong to the next one, and whether that is sure.
+    ///
+    /// The header of a stored block is followed by the rest of a byte, which says nothing: it may seem to begin at several bits.
+    /// Taken is the first of those where it is not the last block of its member. Together with what comes before the block no
+    /// bit is left out then.
+    fn unused(&self, probe: &mut Inflate) -> Option<(u8, bool)> {
+        let places: Vec<u8> = (0..8).rev().filter(|unused| self.begins(*unused, probe)).collect();
+        let is_last = |unused: &u8| match 8 - unused {
+            8 => self.input.first().is_some_and(|byte| byte & 1 == 1),
+            bit => self.last >> bit & 1 == 1,
+        };
+        let first = places.iter().find(|place| !is_last(place)).or(places.first())?;
+        Some((*first, places.iter().all(|place| is_last(place) == is_last(first))))
+    }
+
     /// Whether what follows is decoded as it was when the last so many bits of the byte before it are the first of it.
     fn begins(&self, unused: u8, probe: &mut Inflate) -> bool {
         probe.reset(false);

@@ -2,7 +2,8 @@
 
 use super::GzipIndex;
 use super::decoder::{Decoder, OTHER};
-use super::worker::BUFFER;
+use crate::layer::pool::CHUNK;
+use crate::page_buffer::PageBuffer;
 use crate::{ReadAt, Result};
 
 impl GzipIndex {
@@ -16,7 +17,7 @@ impl GzipIndex {
         let wanted = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX);
         let wanted = wanted.min(buffer.len());
         let mut decoder = Decoder::new(self.blob_size);
-        let (mut piece, mut filled) = (vec![0; BUFFER], 0);
+        let (mut piece, mut filled) = (PageBuffer::new(CHUNK), 0);
         let mut number = self.span_of(offset);
         while filled < wanted {
             let (begin, end) = self.span(number).ok_or(OTHER)?;

@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use super::GzipIndex;
 use super::decoder::{Decoder, OTHER};
-use super::worker::{BUFFER, Worker};
+use super::worker::Worker;
+use crate::blocking::Stop;
 use crate::layer::LayerLimits;
 use crate::layer::gunzip::Sum;
 use crate::layer::piece::check_ratio;
+use crate::layer::pool::{Chunk, Pool, READ};
 use crate::{Error, ReadAt, Result};
 
 /// More threads take more memory, and are faster than what reads their bytes.
@@ -27,26 +29,23 @@ pub struct IndexedGzip {
     file: Arc<dyn ReadAt + Send + Sync>,
     index: Arc<GzipIndex>,
     source: Source,
-    buffer: Vec<u8>,
-    /// The part of the buffer that is not read.
-    left: std::ops::Range<usize>,
-    /// How many bytes were decoded, with those in the buffer; how many of the blob; the sum at the last of them.
+    chunk: Option<Arc<Chunk>>,
+    /// Bytes of the chunk that are read.
+    at: usize,
+    /// How many bytes were decoded, with those in the chunk; how many of the blob; the sum at the last of them.
     offset: u64,
     taken: u64,
     sum: Sum,
     /// Bytes for each compressed one.
     ratio: u64,
+    stop: Stop,
 }
 
 enum Source {
-    /// The threads, whose spans follow each other; the number of the span; the thread with whose buffer is read.
-    Threads {
-        workers: Vec<Worker>,
-        number: usize,
-        lender: usize,
-    },
-    /// One decoder, without the index.
-    Serial(Box<Decoder>),
+    /// The threads, whose spans follow each other, and the number of the span.
+    Threads(Vec<Worker>, usize),
+    /// One decoder, without the index, and what it decodes into.
+    Serial(Box<Decoder>, Pool),
     End,
 }
 
@@ -61,12 +60,23 @@ impl IndexedGzip {
             let threads = threads.clamp(1, MAX_THREADS).min(index.spans());
             let start = |number| Worker::start(file.clone(), index.clone(), number, threads);
             let workers = (0..threads).map(start).collect::<Result<_>>()?;
-            Source::Threads { workers, number: 0, lender: 0 }
+            Source::Threads(workers, 0)
         } else {
-            Source::Serial(Box::new(Decoder::new(size)))
+            Source::Serial(Box::new(Decoder::new(size)), Pool::new(READ))
         };
-        let (buffer, sum) = (Vec::new(), Sum::default());
-        Ok(Self { file, index, source, buffer, left: 0..0, offset: 0, taken: 0, sum, ratio: u64::MAX })
+        let sum = Sum::default();
+        Ok(Self {
+            file,
+            index,
+            source,
+            chunk: None,
+            at: 0,
+            offset: 0,
+            taken: 0,
+            sum,
+            ratio: u64::MAX,
+            stop: Stop::default(),
+        })
     }
 
     /// The same within the bounds of a layer, of which [`ratio`](LayerLimits::ratio) is checked here: what reads the bytes does
@@ -76,15 +86,20 @@ impl IndexedGzip {
         Self { ratio: limits.ratio, ..self }
     }
 
+    /// The same, with an error once the work is cancelled.
+    pub(crate) fn stopped_by(self, stop: &Stop) -> Self {
+        Self { stop: stop.clone(), ..self }
+    }
+
     /// The bytes that [`piece`](Self::piece) returns next, as far as they are here; none at the end.
     ///
     /// # Errors
     /// As [`piece`](Self::piece).
     pub fn head(&mut self) -> Result<&[u8]> {
-        while self.left.is_empty() && !matches!(self.source, Source::End) {
+        while self.left().is_empty() && !matches!(self.source, Source::End) {
             self.advance()?;
         }
-        Ok(&self.buffer[self.left.clone()])
+        Ok(self.left())
     }
 
     /// The next bytes, in pieces of 256 KiB mostly; none at the end.
@@ -93,7 +108,14 @@ impl IndexedGzip {
     /// [`Corrupt`](crate::ErrorKind::Corrupt), [`Io`](crate::ErrorKind::Io).
     pub fn piece(&mut self) -> Result<&[u8]> {
         self.head()?;
-        Ok(&self.buffer[std::mem::take(&mut self.left)])
+        let at = std::mem::replace(&mut self.at, usize::MAX);
+        Ok(self.chunk.as_ref().and_then(|chunk| chunk.get(at..)).unwrap_or_default())
+    }
+
+    /// The next bytes, of which none were read in another way; `None` at the end.
+    pub(in crate::layer) fn chunk(&mut self) -> Result<Option<Arc<Chunk>>> {
+        let is_end = self.head()?.is_empty();
+        Ok(self.chunk.take().filter(|_| !is_end))
     }
 
     /// How many bytes of the blob were decoded for all pieces so far.
@@ -101,42 +123,43 @@ impl IndexedGzip {
         self.taken
     }
 
+    /// The part of the chunk that is not read.
+    fn left(&self) -> &[u8] {
+        self.chunk.as_ref().and_then(|chunk| chunk.get(self.at..)).unwrap_or_default()
+    }
+
     fn advance(&mut self) -> Result<()> {
-        self.left = 0..0;
-        let (length, taken, sum) = match &mut self.source {
+        (self.chunk, self.at) = (None, 0);
+        self.stop.check()?;
+        let (chunk, taken, sum) = match &mut self.source {
             Source::End => return Ok(()),
-            Source::Serial(decoder) => {
-                self.buffer.resize(BUFFER, 0);
-                let length = decoder.stream(&*self.file, &mut self.buffer)?;
-                let found = (length, decoder.taken(), decoder.last());
+            Source::Serial(decoder, pool) => {
+                let mut chunk = pool.next();
+                let length = decoder.stream(&*self.file, chunk.room())?;
+                chunk.filled(length);
+                let found = (Arc::new(chunk), decoder.taken(), decoder.last());
                 if length == 0 {
                     self.source = Source::End;
                 }
                 found
             }
-            Source::Threads { workers, number, lender } => {
-                if let Some(worker) = workers.get(*lender).filter(|_| !self.buffer.is_empty()) {
-                    // A thread that has ended needs no buffers.
-                    let _ = worker.give_back.send(std::mem::take(&mut self.buffer));
-                }
+            Source::Threads(workers, number) => {
                 if *number == self.index.spans() {
                     self.source = Source::End;
                     return Ok(());
                 }
-                *lender = *number % workers.len().max(1);
-                let received = workers.get(*lender).map(|worker| worker.pieces.recv());
+                let received = workers.get(*number % workers.len().max(1)).map(|worker| worker.pieces.recv());
                 let Some(Ok(Ok(piece))) = received else { return self.fall_back() };
                 *number += usize::from(piece.ends);
-                self.buffer = piece.buffer;
-                (piece.length, piece.taken, piece.sum)
+                (piece.chunk, piece.taken, piece.sum)
             }
         };
-        self.left = 0..length;
-        self.offset += length as u64;
+        self.offset += chunk.len() as u64;
         self.taken = taken;
-        if length > 0 {
+        if !chunk.is_empty() {
             self.sum = sum;
         }
+        self.chunk = Some(chunk);
         check_ratio(self.offset, taken, self.ratio)
     }
 
@@ -145,12 +168,13 @@ impl IndexedGzip {
         // The threads end.
         self.source = Source::End;
         let size = self.file.size().map_err(|e| Error::io("reading a layer", e))?;
-        let mut decoder = Box::new(Decoder::new(size));
-        self.buffer.resize(BUFFER, 0);
+        let (mut decoder, pool) = (Box::new(Decoder::new(size)), Pool::new(READ));
         let mut left = self.offset;
         while left > 0 {
-            let room = BUFFER.min(usize::try_from(left).unwrap_or(BUFFER));
-            match decoder.stream(&*self.file, &mut self.buffer[..room])? {
+            let mut chunk = pool.next();
+            let room = chunk.room();
+            let length = room.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            match decoder.stream(&*self.file, &mut room[..length])? {
                 0 => return Err(OTHER.into()),
                 count => left -= count as u64,
             }
@@ -159,17 +183,17 @@ impl IndexedGzip {
             return Err(OTHER.into());
         }
         tracing::warn!("the index of a gzip blob is not used: it is damaged, or the blob is");
-        self.source = Source::Serial(decoder);
+        self.source = Source::Serial(decoder, pool);
         Ok(())
     }
 }
 
 impl Read for IndexedGzip {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.head()?;
-        let count = buffer.len().min(self.left.len());
-        buffer[..count].copy_from_slice(&self.buffer[self.left.start..self.left.start + count]);
-        self.left.start += count;
+        let head = self.head()?;
+        let count = buffer.len().min(head.len());
+        buffer[..count].copy_from_slice(&head[..count]);
+        self.at += count;
         Ok(count)
     }
 }

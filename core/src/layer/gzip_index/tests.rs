@@ -9,7 +9,7 @@ use flate2::{Compression as Level, Crc, Decompress, FlushDecompress, GzBuilder, 
 
 use super::super::pipeline::Uncompressed;
 use super::*;
-use crate::layer::{Hashing, LayerFault, LayerOptions};
+use crate::layer::{Hashing, LayerFault, LayerLimits, LayerOptions, LayerTar};
 use crate::{Descriptor, ErrorKind, MediaType, ReadAt, Result, digest};
 
 type File = Arc<Mutex<std::io::Cursor<Vec<u8>>>>;
@@ -315,6 +315,27 @@ fn damaged_blobs_are_decoded_as_without_an_index() {
     assert!(refused > 150, "{refused}");
 }
 
+/// What comes last in a span is the end of a block, which yields no byte.
+#[test]
+fn spans_are_decoded_to_their_last_bit() {
+    let (mut damaged, mut refused) = (0, 0);
+    for (name, blob, _) in streams() {
+        let (_, index) = indexing(&blob, 10_000, 9_000).unwrap();
+        for point in index.points.iter().filter(|point| point.within.is_some()) {
+            for bit in point.bit - 8..point.bit {
+                let mut case = blob.clone();
+                case[(bit / 8) as usize] ^= 1 << (bit % 8);
+                let expected = serial(&case);
+                (damaged, refused) = (damaged + 1, refused + u32::from(expected.is_err()));
+                let found = indexed(&case, &index, 2);
+                let told = (found.as_ref().map(Vec::len), expected.as_ref().map(Vec::len));
+                assert!(is_right(&found, &expected), "{name}, bit {bit}: {told:?}");
+            }
+        }
+    }
+    assert!(damaged > 100 && refused > damaged / 2, "{refused} of {damaged}");
+}
+
 /// The bytes of numbers of so many bits, the lowest bit first, as deflate has them.
 fn bits(numbers: &[(u32, usize)]) -> Vec<u8> {
     let bits = numbers.iter().flat_map(|(number, bits)| (0..*bits).map(move |at| number >> at & 1 == 1));
@@ -511,4 +532,33 @@ fn the_threads_end_with_the_reader() {
         std::thread::sleep(Duration::from_millis(1));
     }
     assert!(file.size().unwrap() > 0);
+}
+
+/// A layer that is decoded by an index is checked as any other.
+#[test]
+fn a_layer_by_its_index_is_proved_by_its_diff_id_and_bounded() {
+    // The end of a tar, and what comes behind it.
+    let tar = [&[0; 1024][..], &content()].concat();
+    let blob = gzip(&tar, 6, usize::MAX);
+    let (_, index) = indexing(&blob, 10_000, 9_000).unwrap();
+    let read = |options| {
+        let decoded = IndexedGzip::new(file(&blob), Arc::new(index.clone()), 2)?;
+        LayerTar::indexed(decoded, options)?.finish()
+    };
+    let options = |hashing| LayerOptions { hashing, ..LayerOptions::default() };
+    let expected = LayerTar::new(std::io::Cursor::new(blob.clone()), options(Hashing::Tar)).unwrap().finish();
+    assert_eq!(read(options(Hashing::Tar)).unwrap(), expected.unwrap());
+    let unhashed = read(options(Hashing::Nothing)).unwrap();
+    assert_eq!((unhashed.diff_id, unhashed.size), (None, tar.len() as u64));
+    let right = LayerOptions { diff_id: Some(digest::sha256(&tar)), ..options(Hashing::Nothing) };
+    assert_eq!(read(right.clone()).unwrap().diff_id, right.diff_id);
+    let wrong = LayerOptions { diff_id: Some(digest::sha256(b"another")), ..right.clone() };
+    let small = LayerLimits { uncompressed: tar.len() as u64 - 1, ..LayerLimits::default() };
+    for (options, kind) in [
+        (wrong, ErrorKind::Corrupt),
+        (LayerOptions { limits: small, ..right }, ErrorKind::Limit),
+        (options(Hashing::Both), ErrorKind::Config),
+    ] {
+        assert_eq!(*read(options).unwrap_err().kind(), kind);
+    }
 }

@@ -293,7 +293,7 @@ fn only_what_is_inflated_and_long_has_a_thread_of_its_own() {
         state ^= state << 5;
         state as u8
     });
-    let large = Archive::default().file("a", &noise.take(4 << 20).collect::<Vec<_>>()).end();
+    let large = Archive::default().file("a", &noise.take(8 << 20).collect::<Vec<_>>()).end();
     for (bytes, is_long) in [
         (small.clone(), false),
         (gzip(&small), false),
@@ -306,6 +306,13 @@ fn only_what_is_inflated_and_long_has_a_thread_of_its_own() {
         let source = ReadBy(io::Cursor::new(bytes), names.clone());
         let mut tar = LayerTar::new(source, LayerOptions::default()).unwrap();
         tar.next_entry().unwrap();
+        // More than what is inflated on this thread.
+        let mut read = 0;
+        while is_long && read < 5 << 19 {
+            let count = tar.data().unwrap().len();
+            tar.consume(count);
+            read += count;
+        }
         // The other thread goes on while this one neither reads nor hashes.
         let deadline = Instant::now() + Duration::from_secs(20);
         while is_long && names.lock().unwrap().len() < 2 && Instant::now() < deadline {
