@@ -1,8 +1,9 @@
 //! Threads beside the runtime's, and how to wait for their end.
 
 use std::convert::Infallible;
+use std::num::NonZero;
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -10,6 +11,14 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::{Error, ErrorKind, Result};
+
+mod idle;
+
+/// How many threads this process could run at once when it was asked first: asking the system means reading several files.
+pub fn cores() -> usize {
+    static CORES: LazyLock<usize> = LazyLock::new(|| thread::available_parallelism().map_or(1, NonZero::get));
+    *CORES
+}
 
 /// Threads that work for one call, each as long as a download: in a runtime's pool they would occupy the threads that
 /// their input needs.
@@ -36,18 +45,17 @@ impl Workers {
         Self { alive: Some(alive), ended: Mutex::new(Some(Ended(ended))) }
     }
 
-    /// Starts a thread.
+    /// Starts work on a thread that has done other work, or on a new one.
     ///
     /// # Errors
     /// [`Io`](crate::ErrorKind::Io) when the system has none left.
     pub fn start(&self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
         let alive = self.alive.clone();
-        let started = thread::Builder::new().name(name.to_owned()).spawn(move || {
+        idle::start(name, move || {
             // What the work holds goes before the sign that it has ended.
             work();
             drop(alive);
-        });
-        started.map(drop).map_err(|e| Error::io("starting a thread", e))
+        })
     }
 
     /// As [`start`](Self::start), with the outcome of the work. What is made after that was dropped is dropped, too.

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io;
-use std::num::NonZero;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +15,7 @@ use super::sums::{BlockSums, joined};
 use crate::blocking::Stop;
 use crate::data_from;
 use crate::page_buffer::PageBuffer;
+use crate::worker::cores;
 use crate::xxh3::Xxh3;
 use crate::{Error, Result};
 
@@ -37,7 +37,7 @@ pub struct Reading<'a> {
 impl<'a> Reading<'a> {
     /// On all cores.
     pub fn on_all_cores(stop: &'a Stop) -> Self {
-        Self { threads: thread::available_parallelism().map_or(1, NonZero::get), stop, read: &|_| () }
+        Self { threads: cores(), stop, read: &|_| () }
     }
 }
 

@@ -16,16 +16,18 @@ const LAYERS: usize = 12;
 const AT_ONCE: usize = 3;
 /// Of one layer: the store's writer, inflater and materializer.
 const EACH: usize = 3;
-/// More than all queues of a layer hold.
-const SIZE: usize = 8 << 20;
+/// More than all queues of a layer hold behind what is read before the threads are counted.
+const SIZE: usize = 16 << 20;
+/// More than is inflated without a thread of its own.
+const READ: usize = 5 << 20;
 /// Says to the test that it is the process that is looked at.
 const PLACE: &str = "PLYFOLD_THREADS_PLACE";
 
-/// Threads of this process, those of the runtime apart.
+/// Threads of this process, those of the runtime and those that wait for work apart.
 fn threads() -> Vec<String> {
     let tasks = fs::read_dir("/proc/self/task").unwrap();
     let names = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("comm")).ok());
-    names.filter(|name| !name.starts_with("tokio-rt")).collect()
+    names.filter(|name| !["tokio-rt", "plyfold-idle"].iter().any(|other| name.starts_with(other))).collect()
 }
 
 /// Waits in the middle of a layer until as many are there, and then for the threads of layers that are done to end.
@@ -47,6 +49,7 @@ impl Materializer for Together {
     fn layer(&self, tar: &mut LayerTar, out: &mut dyn Sink) -> Result<Made> {
         out.output(Role::Image)?;
         tar.next_entry()?.unwrap();
+        tar.copy_data(READ as u64, |_| Ok(()))?;
         let (arrived, changed) = &*self.arrived;
         let mut count = arrived.lock().unwrap();
         *count += 1;

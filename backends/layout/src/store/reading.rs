@@ -2,7 +2,6 @@
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
-use std::num::NonZero;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -13,6 +12,7 @@ use plyfold_core::blocking::Stop;
 use plyfold_core::cache::DamagedPart;
 use plyfold_core::digest::Hasher;
 use plyfold_core::page_buffer::PageBuffer;
+use plyfold_core::worker::cores;
 use plyfold_core::{Digest, Error, ErrorKind, Mismatch, Result};
 use rustix::fs::Advice;
 use rustix::io::Errno;
@@ -63,7 +63,7 @@ pub(super) fn read_all(
     each: impl Fn(Item, Verdict) -> Result<()> + Sync,
 ) -> Result<()> {
     items.sort_by_key(|item| std::cmp::Reverse(item.size));
-    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    let cores = cores();
     let is_large = |item: &Item| item.size >= LARGE && matches!(item.part, DamagedPart::Artifact(..));
     let (large, items): (Vec<_>, Vec<_>) = items.into_iter().partition(is_large);
     for item in large {
