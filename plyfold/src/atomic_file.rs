@@ -197,14 +197,17 @@ impl AtomicFile {
         }
     }
 
+    /// Whether it is a hard link to the finished file that it was [filled from](Self::fill_from).
+    pub(crate) fn is_link(&self) -> bool {
+        self.is_link
+    }
+
     /// Another name of a file, which all may read; `None` where linking fails or is not wanted.
     fn link_to(&self, source: &Path, content: &File) -> Option<NamedTempFile> {
         if self.options.copy {
             return None;
         }
-        if content.metadata().ok()?.permissions().mode() & 0o7777 != SHARED {
-            content.set_permissions(Permissions::from_mode(SHARED)).ok()?;
-        }
+        share_mode(content).ok()?;
         let beside = parent(self.file.path());
         // `make_in` tries other names while one is taken.
         let link = tempfile::Builder::new().prefix(left::PREFIX).make_in(beside, |path| {
@@ -333,6 +336,22 @@ impl AtomicFile {
         let error = Error::new(ErrorKind::Limit, message).with_source(e);
         error.with_context("path", self.target.display()).with_hint(hint).into()
     }
+}
+
+/// Makes a hard link to a finished file, which all may read; its size.
+pub(crate) fn link(source: &Path, link: &Path) -> io::Result<u64> {
+    let content = File::open(source)?;
+    share_mode(&content)?;
+    std::fs::hard_link(source, link)?;
+    Ok(content.metadata()?.len())
+}
+
+/// Gives a finished file the mode of those that have several names.
+fn share_mode(content: &File) -> io::Result<()> {
+    if content.metadata()?.permissions().mode() & 0o7777 == SHARED {
+        return Ok(());
+    }
+    content.set_permissions(Permissions::from_mode(SHARED))
 }
 
 /// The error for a new file at a path that is taken.

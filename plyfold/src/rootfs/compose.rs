@@ -99,11 +99,8 @@ impl CompositionPlan {
                     }
                 })?
             } else {
-                set.add(&file.name, |out| {
-                    out.fill_from(&*file.artifact)?;
-                    checksum = Some(checksum_of(&*file.artifact, stop)?);
-                    Ok(())
-                })?
+                checksum = Some(checksum_of(&*file.artifact, stop)?);
+                set.add_finished(&file.name, &*file.artifact)?
             };
             let of = record_of(file, hash_tree).with_partitions(partitions);
             let of = checksum.into_iter().fold(of, |of, checksum| of.of_checksum(checksum, size));

@@ -17,7 +17,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use plyfold_core::{Error, ErrorKind, Result};
+use plyfold_core::{ArtifactHandle, Error, ErrorKind, Result};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use self::directory::Directory;
@@ -25,7 +25,7 @@ use self::names::{LIST, SetNames};
 use self::place::{OutputState, like};
 use self::staging_folder::{OLD, StagingFolder};
 use self::turn::Turn;
-use crate::atomic_file::{AtomicFile, FileOptions, SHARED};
+use crate::atomic_file::{self, AtomicFile, FileOptions, SHARED};
 use crate::blocking::Stop;
 use crate::durable::{parent, sync_folder};
 
@@ -82,6 +82,8 @@ pub(super) struct Set<'a> {
     /// Those that refer to others.
     referring: Vec<String>,
     turn: Turn,
+    /// Whether a finished file was linked.
+    is_linking: bool,
     /// Whether only a folder that is not there yet may become the set.
     is_new: bool,
 }
@@ -106,6 +108,7 @@ impl<'a> Set<'a> {
             unsynced: Vec::new(),
             referring: Vec::new(),
             turn,
+            is_linking: false,
             is_new: false,
         })
     }
@@ -161,6 +164,33 @@ impl<'a> Set<'a> {
         self.put(name, name == UPPER, content)
     }
 
+    /// As [`Set::add`], of a finished file, whose content it [takes](AtomicFile::fill_from). Once one was linked, because the
+    /// file system cannot clone, the next ones are linked without a try.
+    pub(super) fn add_finished(
+        &mut self,
+        name: &str,
+        artifact: &dyn ArtifactHandle,
+    ) -> Result<(PathBuf, u64)> {
+        if self.is_linking
+            && !WRITTEN.contains(&name)
+            && let Some(source) = artifact.path()
+        {
+            self.check_name(name)?;
+            if let Ok(size) = atomic_file::link(source, &self.stage.path().join(name)) {
+                self.settled(name, true);
+                return Ok((self.out.join(name), size));
+            }
+        }
+        let mut is_link = false;
+        let added = self.add(name, |out| {
+            out.fill_from(artifact)?;
+            is_link = out.is_link();
+            Ok(())
+        });
+        self.is_linking |= is_link;
+        added
+    }
+
     /// As [`Set::add`], for a file of the set's own that a guest will write to.
     pub(super) fn add_writable(
         &mut self,
@@ -176,10 +206,7 @@ impl<'a> Set<'a> {
         is_writable: bool,
         content: impl FnOnce(&mut AtomicFile) -> Result<()>,
     ) -> Result<(PathBuf, u64)> {
-        self.stop.check()?;
-        if self.names.iter().any(|there| there == name) {
-            return Err(Error::new(ErrorKind::Internal, format!("two files of one set are called {name}")));
-        }
+        self.check_name(name)?;
         let mode = match self.options.mode {
             // Its owner writes to it, whatever its mode.
             mode if is_writable => mode.map(|mode| mode | 0o200),
@@ -198,11 +225,24 @@ impl<'a> Set<'a> {
             file.replaces_no_used_disk()?;
         }
         let size = file.settle(&self.stage.path().join(name))?;
+        self.settled(name, is_open_to_us);
+        Ok((target, size))
+    }
+
+    fn check_name(&self, name: &str) -> Result<()> {
+        self.stop.check()?;
+        if self.names.iter().any(|there| there == name) {
+            return Err(Error::new(ErrorKind::Internal, format!("two files of one set are called {name}")));
+        }
+        Ok(())
+    }
+
+    /// One more file is in the folder.
+    fn settled(&mut self, name: &str, is_open_to_us: bool) {
         self.names.push(name.to_owned());
         if self.options.sync && is_open_to_us {
             self.unsynced.push(name.to_owned());
         }
-        Ok((target, size))
     }
 
     /// Publishes the set, and removes the older one. Returns what its user has to know.
