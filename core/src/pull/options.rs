@@ -37,7 +37,8 @@ pub enum PullNaming {
     Keep,
     /// No name is set, for what is read once: the image stays while the [result](PullResult::lease) is held.
     Leave,
-    /// The name stands for the image, [whatever it stood for](PullResult::replaced).
+    /// The name stands for the image, [whatever it stood for](PullResult::replaced). A digest is set as a name also where the
+    /// cache has the image under a tag, which can move on.
     #[default]
     Set,
 }

@@ -117,7 +117,19 @@ impl Engine<'_> {
     async fn take(&self, found: Found) -> Result<PullResult> {
         let Found { source, config, lease } = found;
         let layers = self.layers(source.raw(), config.as_ref()).await?;
+        self.name_by_digest(&source).await?;
         Ok(self.result(&source, config, layers, lease))
+    }
+
+    /// Sets a name that is a digest: the cache may have found the image under a tag, which can move on. What refers to
+    /// another image goes with that.
+    async fn name_by_digest(&self, source: &RegistrySource) -> Result<()> {
+        let is_set = self.options.naming == PullNaming::Set && self.name.digest().is_some();
+        if !is_set || source.raw().subject().is_some() || self.cache.is_read_only() {
+            return Ok(());
+        }
+        let root = source.root().descriptor().clone();
+        self.cache.update(&[NameChange::Set(self.name.clone(), root)]).await
     }
 
     /// Fetches what is missing.

@@ -86,6 +86,33 @@ async fn verbs_that_read_name_what_the_store_lacks_of_a_registry_and_replace_not
     assert!(cat("").ends_with('2'));
 }
 
+/// A digest is found under a tag of its repository, and the image stays when that tag moves on.
+#[test]
+fn a_pull_by_digest_sets_a_name_of_its_own() {
+    let place = place();
+    let digest = names(&place)[0].1.clone();
+    let by_digest = format!("localhost/app@{digest}");
+    let index = || fs::read(place.path("store/index.json")).unwrap();
+    let mut before = Vec::new();
+    for line in [
+        format!("pull {by_digest} -q"),
+        format!("pull {by_digest} --policy never -q"),
+        format!("pull oci:{{}}/1:{by_digest} -q"),
+    ] {
+        let pulled = place.run(&line);
+        assert!(pulled.contains("[exit 0]") && !pulled.contains("replaced"), "{pulled}");
+        let own = [(NAME.to_owned(), digest.clone()), (by_digest.clone(), digest.clone())];
+        assert_eq!(names(&place), own, "{line}");
+        if !before.is_empty() {
+            assert_eq!(index(), before, "the name was there");
+        }
+        before = index();
+    }
+    assert!(place.run("pull oci:{}/2:localhost/app:1 -q").contains(", replaced "));
+    assert!(place.run("gc --grace 0s").contains("[exit 0]"));
+    assert!(place.run(&format!("cat {by_digest} file -q --policy never")).ends_with('1'));
+}
+
 #[test]
 fn pull_and_materialize_say_what_they_replace() {
     let place = place();
