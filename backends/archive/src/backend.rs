@@ -204,8 +204,7 @@ impl ImageRegistry for Archive {
         let found = blocking(move |_| here.manifest(&wanted)).await;
         let found = found.map_err(|e| e.with_image(reference).with_endpoint(self))?;
         found.ok_or_else(|| {
-            let names: Vec<String> = images.names().iter().take(20).map(Reference::whole).collect();
-            self.missing("image", reference).with_hint(match names.as_slice() {
+            self.missing("image", reference).with_hint(match images.first_names() {
                 [] => "no image in it has a name".to_owned(),
                 names => format!("it holds {}", names.join(", ")),
             })

@@ -34,12 +34,16 @@ pub(crate) struct Images {
     oci: OciImages,
     /// What `manifest.json` lists, in its order.
     docker: Vec<DockerImage>,
+    /// Which of those has a name.
+    named: HashMap<Reference, usize>,
     /// The name that its only image has for being that.
     derived: Option<Reference>,
     /// Layers and configs of the images that `manifest.json` alone lists.
     blobs: HashMap<Digest, Member>,
     /// The tags of each repository, for listings.
     tags: OnceLock<TagTable>,
+    /// The first names, for messages.
+    first: OnceLock<Vec<String>>,
 }
 
 impl Images {
@@ -82,8 +86,12 @@ impl Images {
             only.names.extend(reference::local(path, "latest"));
             derived = only.names.first().cloned();
         }
-        let tags = OnceLock::new();
-        Ok(Self { path: path.to_owned(), members, is_layout, oci, docker, derived, blobs, tags })
+        let mut named = HashMap::new();
+        for (place, image) in docker.iter().enumerate() {
+            image.names.iter().for_each(|name| _ = named.entry(name.clone()).or_insert(place));
+        }
+        let (path, tags, first) = (path.to_owned(), OnceLock::new(), OnceLock::new());
+        Ok(Self { path, members, is_layout, oci, docker, named, derived, blobs, tags, first })
     }
 
     /// Every name, of tags and of what stands in place of one.
@@ -91,6 +99,13 @@ impl Images {
         let mut names = self.oci.index.references();
         names.extend(self.docker.iter().flat_map(|image| &image.names).cloned());
         names
+    }
+
+    /// The first of them, for a message that says what there is: a copy asks for many tags of cosign that are not there.
+    pub(crate) fn first_names(&self) -> &[String] {
+        /// How many names a message has.
+        const FIRST: usize = 20;
+        self.first.get_or_init(|| self.names().iter().take(FIRST).map(Reference::whole).collect())
     }
 
     /// The tags of each repository.
@@ -165,7 +180,7 @@ impl Images {
             let mut others = self.docker.iter().filter_map(|image| image.manifest.as_ref());
             return Ok(found.or_else(|| others.find(|manifest| *manifest.digest() == digest).cloned()));
         }
-        match self.docker.iter().find(|image| image.names.contains(reference)) {
+        match self.named.get(reference).and_then(|place| self.docker.get(*place)) {
             None => self.oci.named(reference),
             Some(DockerImage { known: Some(digest), .. }) => {
                 self.oci.manifest(&reference::by_digest(reference, digest))

@@ -549,3 +549,40 @@ async fn a_delta_is_loaded_over_its_base() {
         assert!(cache.image_in_cache(&loaded[0].reference, &"linux/amd64".parse().unwrap()).await.unwrap());
     }
 }
+
+/// A copy looks for tags of cosign beside each image. To list all names for each that is not there takes minutes.
+#[tokio::test]
+async fn thousands_of_names_are_looked_for_in_linear_work() {
+    let started = std::time::Instant::now();
+    let called = |number: usize| format!("a.example/app:{number}");
+    let names: Vec<String> = (0..8_000).map(called).collect();
+    let tags: Vec<&str> = names.iter().map(String::as_str).collect();
+    let docker = Tar::new()
+        .file(&config_name(), config())
+        .file("x.tar", layer())
+        .file("manifest.json", manifest(&tags, "x.tar"));
+    let docker = OnDisk::new(&docker.bytes());
+    let raw = docker.archive().manifest(&reference::parse(&names[0]).unwrap()).await.unwrap();
+    let entry = |name: &String| {
+        let mut entry = serde_json::to_value(raw.descriptor()).unwrap();
+        entry["annotations"] = json!({ "org.opencontainers.image.ref.name": name });
+        entry
+    };
+    let index = json!({ "schemaVersion": 2, "manifests": names.iter().map(entry).collect::<Vec<_>>() });
+    let blob = format!("blobs/sha256/{}", raw.digest().digest());
+    let layout = Tar::new()
+        .file("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#)
+        .file("index.json", index.to_string())
+        .file(&blob, raw.bytes());
+    for disk in [docker, OnDisk::new(&layout.bytes())] {
+        let archive = disk.archive();
+        for number in 0..names.len() {
+            let there = reference::parse(&called(number)).unwrap();
+            assert_eq!(archive.manifest(&there).await.unwrap().digest(), raw.digest());
+            let missing = reference::parse(&called(names.len() + number)).unwrap();
+            let error = archive.manifest(&missing).await.unwrap_err();
+            assert!(*error.kind() == ErrorKind::NotFound && error.hint().is_some(), "{error}");
+        }
+    }
+    assert!(started.elapsed() < std::time::Duration::from_secs(60), "{:?}", started.elapsed());
+}
