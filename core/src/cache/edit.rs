@@ -10,7 +10,7 @@ use super::target::CacheTarget;
 use super::{CacheProvider, CacheRegistry, Lease, content, push, with_platforms_here};
 use crate::blocking::alone;
 use crate::copy::rewrite::{Child, Rewrite, rewrite};
-use crate::copy::subset::chosen;
+use crate::copy::subset::{attestations_of, chosen};
 use crate::edit::{Edit, EditFault, NewLayer, edited};
 use crate::manifest::{Document, RawManifest, is_artifact};
 use crate::progress::Event;
@@ -54,20 +54,22 @@ async fn made(
     }
     let (root, _lease) = push::in_hand(cache, image).await?;
     let source = as_registry(cache).fixed(image.clone(), root.clone());
+    let mut attestations = 0;
     let (root, chosen) = match &edit.platforms {
         Platforms::All => (root, None),
-        Platforms::One(platform) => (select::find(&source, image, platform).await?.raw, None),
+        Platforms::One(platform) => {
+            let found = select::find(&source, image, platform).await?;
+            attestations = attestations_of(found.raw.digest(), &found.indexes);
+            (found.raw, None)
+        }
         Platforms::Some(platforms) => {
             let chosen = chosen(&source, image, &root, platforms).await?;
             (root, Some(chosen))
         }
     };
-    let attestations = match root.document() {
-        Document::Index(index) => {
-            index.manifests().iter().filter(|entry| platform::is_attestation(entry)).count()
-        }
-        Document::Manifest(_) => 0,
-    };
+    if let Document::Index(index) = root.document() {
+        attestations = index.manifests().iter().filter(|entry| platform::is_attestation(entry)).count();
+    }
     let mut work = Work {
         cache,
         source,

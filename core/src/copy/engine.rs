@@ -63,6 +63,9 @@ impl<'a> Copier<'a> {
             }
         });
         let (mut raw, indexes) = raw.await?;
+        if let Some(warning) = subset::without_attestations(self.ends.image, &raw, &indexes) {
+            self.ends.options.progress.emit(warning);
+        }
         self.behind.extend(indexes.iter().map(|index| index.digest().clone()));
         let original = raw.descriptor().clone();
         match &self.ends.options.platforms {

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use super::ends::of_source;
 use super::rewrite::{self, Child, Entries, Rewrite, with_entries};
 use crate::manifest::{Document, RawManifest, is_document, is_index};
+use crate::progress::Event;
 use crate::registry::ImageRegistry;
 use crate::{Descriptor, Digest, Error, Platform, Reference, Result, select};
 
@@ -40,6 +41,31 @@ pub(crate) async fn chosen(
 /// The image that an attestation beside it is about.
 pub(crate) fn subject(child: &Descriptor) -> Option<Digest> {
     annotation(child, SUBJECT)?.parse().ok()
+}
+
+/// Attestations that indexes list of an image.
+pub(crate) fn attestations_of(image: &Digest, indexes: &[RawManifest]) -> usize {
+    let children = indexes.iter().filter_map(|raw| match raw.document() {
+        Document::Index(index) => Some(index.manifests()),
+        Document::Manifest(_) => None,
+    });
+    let about: HashSet<&Digest> = children
+        .flatten()
+        .filter(|child| subject(child).as_ref() == Some(image))
+        .map(Descriptor::digest)
+        .collect();
+    about.len()
+}
+
+/// The warning that an image is taken without the index that its attestations stand in; `None` when it has none there.
+pub(crate) fn without_attestations(
+    image: &Reference,
+    taken: &RawManifest,
+    indexes: &[RawManifest],
+) -> Option<Event> {
+    let count = attestations_of(taken.digest(), indexes);
+    let message = format!("{image}: {count} attestations stand in the index, and are left out with it");
+    (count > 0).then_some(Event::Warning { message })
 }
 
 pub(crate) fn annotation<'a>(descriptor: &'a Descriptor, key: &str) -> Option<&'a str> {

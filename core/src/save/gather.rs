@@ -128,6 +128,9 @@ impl Walk<'_> {
             }
         });
         let (raw, indexes) = raw.await?;
+        if let Some(warning) = subset::without_attestations(&image.name, &raw, &indexes) {
+            self.options.progress.emit(warning);
+        }
         let mut reached = Reached::default();
         if let platforms @ [_, _, ..] = self.options.platforms.as_slice() {
             let chosen = || subset::chosen(registry, &image.image, &raw, platforms);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use plyfold::pull::Retry;
 use plyfold::{Advice, Error, Images, LoadOptions, PullOptions, PullPolicy, digest};
-use plyfold_conformance::samples::{self, ATTESTED};
+use plyfold_conformance::samples::{self, ATTESTED, LayerBuilder};
 use plyfold_conformance::server::FaultServer;
 
 use super::run::{Place, check};
@@ -116,4 +116,36 @@ async fn a_registry_that_is_gone_does_not_hide_that_the_store_has_none() {
     assert!(images.provenance(&name, &never).await.unwrap().is_empty());
     let error = images.provenance(&name.replace(":1", ":2"), &never).await.unwrap_err();
     assert_eq!(error.advice(), Some(&Advice::Pull { image: name.replace(":1", ":2") }), "{error:?}");
+}
+
+/// Attestations stand in the index, which does not come with one image of it.
+#[test]
+fn an_image_that_leaves_its_index_leaves_its_attestations_with_a_warning() {
+    let place = Place::new();
+    let name = "localhost/app:1";
+    samples::write_layout(place.path("layout").as_ref(), &[(name.to_owned(), &samples::attested())]).unwrap();
+    std::fs::write(place.path("layer.tar"), LayerBuilder::new().file("a", 0o644, b"a").finish()).unwrap();
+    assert_eq!(place.told("load {}/layout").code, Some(0));
+    for (at, line) in [
+        "config localhost/app:1 --tag new:1 --user 1",
+        "append localhost/app:1 {}/layer.tar --tag new:2",
+        "copy oci:{}/layout:localhost/app:1 oci:{}/copied:1",
+        "copy oci:{}/layout:localhost/app:1 oci:{}/copied:2 --compress zstd",
+        "push localhost/app:1 oci:{}/copied:3",
+        "save localhost/app:1 --out {}/saved.tar",
+        "save oci:{}/layout:localhost/app:1 --out {}/saved.tar",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let one = place.told(&format!("{line} {AMD64}"));
+        assert_eq!((one.code, one.warnings), (Some(0), 1), "{line}: {one:?}");
+        // Those that make other images leave out all attestations.
+        let all = place.told(line);
+        assert_eq!(
+            (all.code, all.warnings),
+            (Some(0), usize::from([0, 1, 3].contains(&at))),
+            "{line}: {all:?}"
+        );
+    }
 }

@@ -5,9 +5,27 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::baseline;
+
+/// What a run has said with `--json`.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub(crate) code: Option<i32>,
+    pub(crate) document: Value,
+    pub(crate) error: Value,
+    /// How many.
+    pub(crate) warnings: usize,
+}
+
+impl Told {
+    /// Whether it has failed by an error of this kind, with a hint.
+    pub(crate) fn is_refused(&self, kind: &str) -> bool {
+        self.code != Some(0) && self.error["kind"] == kind && self.error["hint"].is_string()
+    }
+}
 
 /// A place to run the program in: a store, and a directory for its output.
 pub(crate) struct Place {
@@ -67,6 +85,22 @@ impl Place {
             }
         }
         parts.concat()
+    }
+
+    /// Runs it with `--json`: what its documents and events say.
+    pub(crate) fn told(&self, line: &str) -> Told {
+        let line = format!("{line} --json").replace("{}", self.dir.path().to_str().unwrap());
+        let host =
+            |word: &str| self.hosts.first().map_or(word.to_owned(), |host| word.replace("HOST:PORT", host));
+        let output = self.command(line.split_whitespace().map(host)).output().unwrap();
+        let events = output.stderr.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let events: Vec<Value> = events.map(|line| serde_json::from_slice(line).unwrap()).collect();
+        Told {
+            code: output.status.code(),
+            document: serde_json::from_slice(&output.stdout).unwrap_or_default(),
+            warnings: events.iter().filter(|event| event["event"] == "warning").count(),
+            error: events.into_iter().rfind(|event| event["kind"].is_string()).unwrap_or_default(),
+        }
     }
 
     /// The file names below the directory for output, temporary ones among them; without those in the store, and without
