@@ -1,6 +1,6 @@
 //! An image of a cache, made of another one.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -81,15 +81,20 @@ async fn made(
         images: Vec::new(),
         listed: 0,
         absent: 0,
+        not_there: None,
     };
     let (made, documents) = rewrite(&mut work, &root).await.map_err(|e| e.with_image(image))?;
     let root = made.ok_or_else(|| Error::from(EditFault::NoImage).with_image(image).with_endpoint(cache))?;
-    let Work { configs, images, listed, absent, .. } = work;
+    let Work { configs, images, listed, absent, not_there, .. } = work;
     let documents = documents.iter().map(|raw| (raw.descriptor().clone(), raw.bytes().clone()));
     let documents: Vec<(Descriptor, Bytes)> = configs.into_iter().chain(documents).collect();
     if absent > 0 {
         let message =
             format!("{image}: {absent} of {listed} images of the index are not here, and are left out");
+        edit.progress.emit(Event::Warning { message });
+    }
+    for what in not_there.into_iter().flatten() {
+        let message = format!("{image}: {what} is not there, and cannot be removed");
         edit.progress.emit(Event::Warning { message });
     }
     if attestations > 0 {
@@ -148,6 +153,8 @@ struct Work<'a> {
     /// Images of indexes, and those of them that are not here.
     listed: usize,
     absent: usize,
+    /// What is to be removed, and is in none of the images so far.
+    not_there: Option<BTreeSet<String>>,
 }
 
 impl Work<'_> {
@@ -159,6 +166,10 @@ impl Work<'_> {
             return Err(Error::limit(format!("the images have more than {} of configs", Size(CONFIGS))));
         }
         self.configs.push(made.config);
+        self.not_there = Some(match self.not_there.take() {
+            None => made.not_there,
+            Some(before) => &before & &made.not_there,
+        });
         self.images.push(made.manifest.clone());
         Ok(made.manifest)
     }

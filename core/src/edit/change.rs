@@ -1,5 +1,7 @@
 //! Values of an image configuration that are replaced.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 
 use super::EditFault;
@@ -83,6 +85,28 @@ impl ConfigChange {
         set(config, "Volumes", &self.unset_volumes, self.volumes.clone())
     }
 
+    /// What is to be removed, and is not there: in the documents of a configuration and of a manifest.
+    pub(super) fn not_there(&self, config: &Value, manifest: &Value) -> Result<BTreeSet<String>> {
+        let is_windows = config.get("os").and_then(Value::as_str) == Some("windows");
+        let (config, mut missing) = (config.get("config"), BTreeSet::new());
+        let env = config.and_then(|config| config.get("Env")).and_then(Value::as_array);
+        let has_variable =
+            |name: &str| env.is_some_and(|env| env.iter().any(|item| is_variable(item, name, is_windows)));
+        let names = self.unset_env.iter().filter(|name| !has_variable(name));
+        missing.extend(names.map(|name| format!("the environment variable {name}")));
+        let ports = self.unset_ports.iter().map(|port| port_of(port)).collect::<Result<Vec<_>>>()?;
+        for (what, names, of) in [
+            ("the label", &self.unset_labels, config.and_then(|config| config.get("Labels"))),
+            ("the port", &ports, config.and_then(|config| config.get("ExposedPorts"))),
+            ("the volume", &self.unset_volumes, config.and_then(|config| config.get("Volumes"))),
+            ("the annotation", &self.unset_annotations, manifest.get("annotations")),
+        ] {
+            let names = names.iter().filter(|name| of.and_then(|of| of.get(name.as_str())).is_none());
+            missing.extend(names.map(|name| format!("{what} {name}")));
+        }
+        Ok(missing)
+    }
+
     /// Sets the annotations in the document of a manifest.
     pub(super) fn annotate(&self, document: &mut Map<String, Value>) -> Result<()> {
         if self.annotations.is_empty() && self.unset_annotations.is_empty() {
@@ -141,10 +165,7 @@ impl ConfigChange {
 
     /// Names of variables have no case in Windows.
     fn set_env(&self, env: &mut Vec<Value>, is_windows: bool) {
-        let is_named = |item: &Value, name: &str| {
-            let found = item.as_str().map(|item| item.split_once('=').map_or(item, |(name, _)| name));
-            found.is_some_and(|found| found == name || is_windows && found.eq_ignore_ascii_case(name))
-        };
+        let is_named = |item: &Value, name: &str| is_variable(item, name, is_windows);
         env.retain(|item| !self.unset_env.iter().any(|name| is_named(item, name)));
         for (name, value) in &self.env {
             let item = json!(format!("{name}={value}"));
@@ -165,10 +186,16 @@ impl ConfigChange {
     }
 }
 
+/// Whether an item of `Env` is the variable of this name.
+fn is_variable(item: &Value, name: &str, is_windows: bool) -> bool {
+    let found = item.as_str().map(|item| item.split_once('=').map_or(item, |(name, _)| name));
+    found.is_some_and(|found| found == name || is_windows && found.eq_ignore_ascii_case(name))
+}
+
 /// `USER` or `USER:GROUP`; an empty text is none.
 fn is_user(text: &str) -> bool {
     let parts: Vec<&str> = text.split(':').collect();
-    text.is_empty() || parts.len() <= 2 && !parts.contains(&"")
+    text.is_empty() || !text.contains(char::is_whitespace) && parts.len() <= 2 && !parts.contains(&"")
 }
 
 /// A number, or a name as `kill -l` lists it, with `SIG` or without; an empty text is none.

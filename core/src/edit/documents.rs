@@ -1,5 +1,7 @@
 //! The documents of a changed image.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
@@ -14,6 +16,8 @@ use crate::{Descriptor, MediaType, Result, digest};
 pub(crate) struct Edited {
     pub(crate) config: (Descriptor, Bytes),
     pub(crate) manifest: RawManifest,
+    /// What was to be removed, and was not there.
+    pub(crate) not_there: BTreeSet<String>,
 }
 
 /// The image of `raw` and `config`, changed.
@@ -38,7 +42,13 @@ pub(crate) fn edited(raw: &RawManifest, config: &RawConfig, edit: &Edit) -> Resu
     let manifest = RawManifest::new(document, Some(raw.descriptor().media_type()))?;
     // As every reader will see it.
     RawConfig::new(manifest.image()?, bytes.clone())?;
-    Ok(Edited { config: (entry, bytes), manifest })
+    let not_there = not_there(raw, config, &edit.config)?;
+    Ok(Edited { config: (entry, bytes), manifest, not_there })
+}
+
+fn not_there(raw: &RawManifest, config: &RawConfig, change: &ConfigChange) -> Result<BTreeSet<String>> {
+    let document = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).map_err(invalid);
+    change.not_there(&document(config.bytes())?, &document(raw.bytes())?)
 }
 
 fn described(layer: &NewLayer, is_docker: bool) -> Result<Descriptor> {

@@ -37,7 +37,7 @@ impl NewImage {
         if is_empty {
             return Ok(Self { config: (none.descriptor().clone(), none.bytes().clone()), manifest: raw });
         }
-        let Edited { config, manifest } = edited(&raw, &none, &edit)?;
+        let Edited { config, manifest, .. } = edited(&raw, &none, &edit)?;
         Ok(Self { manifest, config })
     }
 

@@ -286,6 +286,7 @@ async fn what_no_image_can_have_is_refused() {
         (set(|config| config.workdir = text("srv")), EditFault::Relative("srv".into())),
         (set(|config| config.volumes = vec!["data".into()]), EditFault::Relative("data".into())),
         (set(|config| config.user = text("a\0b")), EditFault::Zero("the user")),
+        (set(|config| config.user = text("a b")), EditFault::User("a b".into())),
         (set(|config| config.user = text("a:b:c")), EditFault::User("a:b:c".into())),
         (set(|config| config.user = text("a:")), EditFault::User("a:".into())),
         (set(|config| config.user = text(":b")), EditFault::User(":b".into())),
@@ -357,6 +358,45 @@ async fn attestations_are_left_out_and_a_warning_says_so() {
     assert!(warnings[0].contains(" 2 attestations "), "{warnings:?}");
     let index = images.cache().content(&made, 1 << 20).await.unwrap();
     assert!(!String::from_utf8(index.to_vec()).unwrap().contains("attestation-manifest"));
+}
+
+/// A misspelled name is not silently left where it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_there_and_to_be_removed_is_told() {
+    let (_folder, images) = stored(&samples::index()).await;
+    let names = |name: &str| vec![name.to_owned()];
+    let set_all = set(|config| {
+        config.env = vec![("A".into(), "1".into())];
+        config.labels = vec![("l".into(), "1".into())];
+        config.annotations = vec![("a".into(), "1".into())];
+        (config.ports, config.volumes) = (names("80"), names("/data"));
+    });
+    edited(&images, &set_all).await.unwrap();
+    let new = reference::parse(NEW).unwrap();
+    let unset = |env, label, annotation, port, volume| {
+        set(move |config| {
+            (config.unset_env, config.unset_labels) = (names(env), names(label));
+            (config.unset_annotations, config.unset_ports) = (names(annotation), names(port));
+            config.unset_volumes = names(volume);
+        })
+    };
+    for (edit, count) in
+        [(unset("A", "l", "a", "80/tcp", "/data"), 0), (unset("B", "m", "b", "80/udp", "/other"), 5)]
+    {
+        let (progress, mut events) = Progress::channel();
+        let edit = Edit { progress, ..edit };
+        images
+            .cache()
+            .edit(&new, &edit, &reference::parse("registry.example/org/app:unset").unwrap())
+            .await
+            .unwrap();
+        drop(edit);
+        let mut warnings = 0;
+        while let Some(event) = events.next().await {
+            warnings += usize::from(matches!(event, plyfold::progress::Event::Warning { .. }));
+        }
+        assert_eq!(warnings, count);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
