@@ -118,7 +118,9 @@ fn absent(error: Error, wanted: &Platform, listed: &[Descriptor]) -> Error {
     if *error.kind() != ErrorKind::NotFound || error.detail::<AbsentImage>().is_some() {
         return error;
     }
-    error.with_detail(AbsentImage { platform: wanted.to_string(), listed: listed.to_vec() })
+    error
+        .with_context("platform", wanted)
+        .with_detail(AbsentImage { platform: wanted.to_string(), listed: listed.to_vec() })
 }
 
 /// A bounded depth-first search through an index for a platform.

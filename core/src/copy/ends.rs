@@ -18,7 +18,9 @@ use crate::progress::Event;
 use crate::pull::may_be_of_part;
 use crate::registry::{ImageRegistry, ImageRegistryExt, PushSession};
 use crate::resumed::BlobOpener;
-use crate::{Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Mismatch, Reference, Result, select};
+use crate::{
+    Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Mismatch, Platform, Reference, Result, select,
+};
 
 /// How often content is stored again that a document needs, and that is gone from the target when the document is
 /// stored.
@@ -378,6 +380,15 @@ impl Ends<'_> {
         F: Future<Output = Result<T>>,
     {
         self.options.retry.run(what, &self.options.progress, attempt).await
+    }
+}
+
+/// Says of a document that an index lists and the source does not have for which platform it is.
+pub(super) fn of_child(error: Error, child: &Descriptor) -> Error {
+    let platform = child.platform().as_ref().map(Platform::from).filter(|platform| !platform.is_unknown());
+    match platform {
+        Some(platform) => error.with_context("platform", platform),
+        None => error,
     }
 }
 

@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 
 use super::convert::Converter;
 use super::documents::{Batch, Documents};
-use super::ends::{Ends, of_source};
+use super::ends::{Ends, of_child, of_source};
 use super::options::{CopyFault, Platforms, Sparse};
 use super::subset::{self, Part};
 use crate::cache::MissingBlob;
@@ -248,7 +248,7 @@ impl<'a> Copier<'a> {
     /// The document of a child, but for one that the source does not have, where the index may be copied without it.
     async fn there_or_left_out(&self, child: &Descriptor) -> Result<Option<RawManifest>> {
         let error = match self.child(child).await {
-            Err(e) if e.detail::<MissingBlob>().is_some() => e,
+            Err(e) if e.detail::<MissingBlob>().is_some() => of_child(e, child),
             read => return read.map(Some),
         };
         match self.ends.options.sparse {
@@ -261,7 +261,8 @@ impl<'a> Copier<'a> {
                 let unable = self.ends.to.unsupported("store an index of which not all is there");
                 Err(unable.with_image(self.ends.target).with_context("missing", child.digest()))
             }
-            Sparse::Refuse | Sparse::Rewrite => Err(error.with_advice(Advice::ChoosePart)),
+            Sparse::Refuse => Err(error.with_advice(Advice::ChoosePart)),
+            Sparse::Rewrite => Err(error.with_hint("choose of the index what is there")),
         }
     }
 

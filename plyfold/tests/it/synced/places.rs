@@ -356,3 +356,34 @@ async fn a_digest_has_a_name_of_its_own() {
         }
     }
 }
+
+/// Without the image for arm64 that its index lists.
+fn without_arm(place: &Place) {
+    let index = samples::index();
+    samples::write_layout(place.path("from").as_ref(), &[("localhost/app:1".to_owned(), &index)]).unwrap();
+    let arm = index.images.iter().find(|image| image.platform.starts_with("linux/arm64")).unwrap();
+    fs::remove_file(place.path(&format!("from/blobs/sha256/{}", arm.manifest.digest().digest()))).unwrap();
+}
+
+#[test]
+fn an_error_about_one_of_several_platforms_names_it() {
+    let place = Place::new();
+    without_arm(&place);
+    for line in [
+        "sync {}/from/ {}/to/ --platform linux/amd64 --platform linux/arm64 --sparse rewrite",
+        "copy oci:{}/from:localhost/app:1 oci:{}/to:1 --platform linux/amd64 --platform linux/arm64 --sparse rewrite",
+        "copy oci:{}/from:localhost/app:1 oci:{}/to:1",
+    ] {
+        let told = place.told(line);
+        assert_eq!(told.code, Some(3), "{line}: {told:?}");
+        let platform = told.error["context"]["platform"].as_str().unwrap_or_default();
+        assert!(platform.starts_with("linux/arm64"), "{line}: {told:?}");
+    }
+    // All of it is brought without the image, and a warning says so, each time.
+    for target in ["{}/to/", "{}/to.tar", "store"] {
+        for _ in 0..2 {
+            let told = place.told(&format!("sync {{}}/from/ {target}"));
+            assert_eq!((told.code, told.warnings), (Some(0), 1), "{target}: {told:?}");
+        }
+    }
+}
