@@ -29,6 +29,7 @@ use context::Context;
 use session::Session;
 use stop::{Leftovers, Signal};
 use store_admin::change;
+use store_use::StoreUse;
 use terminal::Terminal;
 
 mod age;
@@ -92,6 +93,7 @@ mod snapshot_args;
 mod stop;
 mod store;
 mod store_admin;
+mod store_use;
 mod suggestions;
 mod sync;
 mod sync_args;
@@ -185,7 +187,7 @@ async fn verb(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Res
     if let ([_, second, ..], false) = (global.platform.as_slice(), takes_several) {
         return Err(Error::config(format!("one platform is needed here, and {second} is another one")));
     }
-    let session = Session::open(&global, terminal, leftovers);
+    let session = Session::open(&global, terminal, leftovers, StoreUse::of(&verb));
     let context = || Context::new(&global, terminal, leftovers);
     let done = match verb {
         Verb::Materialize(options) => return materialize::make(&session.await?, options).await,

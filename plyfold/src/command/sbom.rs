@@ -7,6 +7,7 @@ use super::reading::Policy;
 use super::sbom_args::{Form, Sbom};
 use super::session::Session;
 use super::size::Size;
+use super::store_use::not_there;
 use super::terminal::{table, write};
 use crate::{Attestation, Digest, Error, ErrorKind, PullOptions, PullPolicy, Result, printable};
 
@@ -48,6 +49,9 @@ pub(crate) async fn show(session: &Session, options: Sbom) -> Result<()> {
 }
 
 async fn found(session: &Session, options: &Sbom) -> Result<Vec<Attestation>> {
+    if let (Some(store), Some(Policy::Never)) = (&session.absent, options.policy) {
+        return Err(not_there(store));
+    }
     let context = &session.context;
     let image = context.image(&options.image)?;
     let is_remote = image.is_remote(&context.backends);

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::memory::MemoryCache;
 use crate::{
     Error, ErrorKind, Images, PullNaming, PullOptions, PullPolicy, PulledImage, Reference, Result, printable,
 };
@@ -12,6 +13,7 @@ use super::global::Global;
 use super::progress::Doing;
 use super::replaced::refuse_in;
 use super::stop::Leftovers;
+use super::store_use::{StoreUse, is_absent, not_there};
 use super::suggestions;
 use super::terminal::Terminal;
 
@@ -21,6 +23,8 @@ pub(crate) struct Session {
     pub(crate) images: Images,
     pub(crate) context: Context,
     pub(crate) terminal: Terminal,
+    /// The path at which the store would be, where none is.
+    pub(crate) absent: Option<PathBuf>,
 }
 
 impl Session {
@@ -28,14 +32,23 @@ impl Session {
         global: &Global,
         terminal: Terminal,
         leftovers: &Arc<Leftovers>,
+        store_use: StoreUse,
     ) -> Result<Self> {
         let context = Context::new(global, terminal, leftovers)?;
         let store = global.store.clone().map_or_else(default_store, Ok)?;
-        let images = Images::open(store).await?;
+        let absent = (store_use != StoreUse::Makes && is_absent(&store)).then(|| store.clone());
+        let images = match &absent {
+            None => Images::open(store).await?,
+            Some(store) if store_use == StoreUse::Needs && global.store.is_some() => {
+                return Err(not_there(store));
+            }
+            // As empty as a new store is, and nothing is made.
+            Some(_) => Images::with_cache(MemoryCache::new()?)?,
+        };
         // The cache of this run.
         let _ = leftovers.cache.set(images.cache());
         let images = images.with_backends(context.backends.clone()).with_options(context.options.clone());
-        Ok(Self { images, context, terminal })
+        Ok(Self { images, context, terminal, absent })
     }
 
     /// Brings an image here, and shows its progress. Without a policy a registry is asked when something is missing, and

@@ -15,7 +15,8 @@ use super::replaced::{refuse_in, refuse_same};
 use super::save::of_base;
 use super::session::Session;
 use super::size::Size;
-use super::sync_args::Sync;
+use super::store_use::not_there;
+use super::sync_args::{STORE, Sync};
 use crate::atomic_file::{AtomicFile, FileOptions};
 use crate::blocking::blocking;
 use crate::memory::MemoryCache;
@@ -27,8 +28,6 @@ use crate::{
 
 /// How lists end.
 const LIST: &str = ".toml";
-/// The store as a place.
-const STORE: &str = "store";
 
 pub(crate) async fn bring(
     options: Sync,
@@ -47,7 +46,7 @@ pub(crate) async fn bring(
         word => Some(place(&context, word)?),
     };
     let names_store = list.as_ref().is_some_and(|list| list.has_name(STORE));
-    let target = target(&context, &options.target)?;
+    let mut target = target(&context, &options.target)?;
     let named: Vec<&str> =
         list.iter().flat_map(|list| &list.entries).map(|entry| entry.name.as_str()).collect();
     refuse_replacing(&options, &target, &named, &context.backends)?;
@@ -56,6 +55,11 @@ pub(crate) async fn bring(
         of_store || names_store || matches!(target, SyncTarget::Cache) || !options.since.is_empty();
     let images = if uses_store {
         let session = session.await?;
+        match &session.absent {
+            Some(store) if names_store => return Err(not_there(store)),
+            Some(store) if matches!(target, SyncTarget::Cache) => target = new_store(&context, store)?,
+            _ => {}
+        }
         for base in &options.since {
             let base = of_base(&session, base)?;
             refuse_replacing(&options, &target, &[&base], &context.backends)?;
@@ -105,6 +109,15 @@ pub(crate) async fn bring(
     }
     let document = json!({ "digest": report.digest(), "report": report.document() });
     context.terminal.show(&document, || text(&report))
+}
+
+/// What a run would make at this path: a look at it makes nothing.
+fn new_store(context: &Context, store: &Path) -> Result<SyncTarget> {
+    let message = format!("there is no store at {}: a run without --dry-run makes it", store.display());
+    context.terminal.say("warning", &message);
+    let path = std::path::absolute(store);
+    let path = path.map_err(|e| Error::io(format!("finding {}", store.display()), e))?;
+    Ok(SyncTarget::Place(format!("oci:{}", path.display())))
 }
 
 /// Refuses files that would replace what they are made of, or each other: `named` are places of images that are read.

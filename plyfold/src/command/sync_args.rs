@@ -6,6 +6,9 @@ use clap::Args as Group;
 
 use super::copy_args::Sparse;
 
+/// The store as a place.
+pub(crate) const STORE: &str = "store";
+
 /// Options of `sync`.
 #[derive(Debug, Group)]
 pub(crate) struct Sync {

@@ -76,7 +76,7 @@ fn only_verbs_about_the_store_need_one() {
         let (code, said) = run(arguments);
         assert_eq!(code, Some(0), "{said}");
     }
-    let (code, said) = run(&["list"]);
+    let (code, said) = run(&["pull", &image]);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.starts_with("error: making the directory /proc/none"), "{said}");
 }

@@ -139,3 +139,52 @@ fn pull_and_materialize_say_what_they_replace() {
     let made = place.run("materialize oci:{}/1:localhost/app:1 --as erofs --out {}/vm");
     assert!(made.contains("[exit 0]") && !made.contains("before, and is"), "{made}");
 }
+
+/// A directory that was misspelled is no empty store, and is not made.
+#[test]
+fn verbs_that_read_make_no_store() {
+    let place = place();
+    fs::create_dir(place.path("empty")).unwrap();
+    for line in [
+        "list",
+        "ls",
+        "ls localhost/app:1 --policy never",
+        "diff localhost/app:1 localhost/app:2 --policy never",
+        "inspect localhost/app:1",
+        "verify",
+        "gc",
+        "gc --dry-run",
+        "tag localhost/app:1 new:1",
+        "remove localhost/app:1",
+        "pin localhost/app:1",
+        "push localhost/app:1 oci:{}/to:1",
+        "save localhost/app:1 --out {}/saved.tar",
+        "config localhost/app:1 --tag new:1 --user 1",
+        "sbom localhost/app:1 --policy never",
+        "snapshot list",
+        "sync store {}/to.tar",
+        "sync store {}/to.tar --dry-run",
+    ] {
+        for folder in ["none", "empty"] {
+            let told = place.told(&format!("{line} --store {{}}/{folder}"));
+            assert!(told.is_refused("not-found") && told.code == Some(3), "{line}: {told:?}");
+            assert!(told.error["context"]["path"].as_str().unwrap().ends_with(folder), "{line}: {told:?}");
+        }
+    }
+    // A run would make it.
+    let told = place.told("sync {}/1 store --dry-run --store {}/none");
+    assert_eq!((told.code, told.warnings), (Some(0), 1), "{told:?}");
+    assert_eq!(told.document["report"]["target"], format!("oci:{}", place.path("none")));
+    assert_eq!(told.document["report"]["names"][0]["change"], "added");
+    // Nothing is wrong where no store was named: nothing was pulled so far.
+    fs::remove_dir_all(place.path("store")).unwrap();
+    for line in ["list", "verify", "gc", "snapshot list", "load {}/1 --list"] {
+        let told = place.told(line);
+        assert_eq!((told.code, told.warnings), (Some(0), 0), "{line}: {told:?}");
+    }
+    assert!(place.told("inspect localhost/app:1").is_refused("not-found"));
+    for name in ["none", "store", "to", "to.tar", "saved.tar"] {
+        assert!(!fs::exists(place.path(name)).unwrap(), "{name}");
+    }
+    assert_eq!(fs::read_dir(place.path("empty")).unwrap().count(), 0);
+}
