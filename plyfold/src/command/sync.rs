@@ -17,6 +17,7 @@ use super::session::Session;
 use super::size::Size;
 use super::store_use::not_there;
 use super::sync_args::{STORE, Sync};
+use super::terminal::write;
 use crate::atomic_file::{AtomicFile, FileOptions};
 use crate::blocking::blocking;
 use crate::memory::MemoryCache;
@@ -35,6 +36,11 @@ pub(crate) async fn bring(
     session: impl Future<Output = Result<Session>>,
 ) -> Result<()> {
     let context = context()?;
+    let to_pipe = options.report.as_deref() == Some(Path::new("-"));
+    if to_pipe && context.terminal.json {
+        let error = Error::config("the report and the document of --json cannot both be standard output");
+        return Err(error.with_hint("the document has the report; --report FILE writes it to a file, too"));
+    }
     let of_store = options.source == STORE;
     let is_list = is_list(&context, &options.source);
     if is_list {
@@ -81,7 +87,7 @@ pub(crate) async fn bring(
     };
     let list = if options.no_referrers { list.without_referrers() } else { list };
     // Before anything is moved: a report that cannot be written is an error then.
-    if let Some(path) = options.report.clone() {
+    if let Some(path) = options.report.clone().filter(|_| !to_pipe) {
         blocking(move |stop| AtomicFile::create(&path, FileOptions::default(), stop).map(drop)).await?;
     }
     let brought = context.telling(Doing::Copy, |progress| {
@@ -98,6 +104,9 @@ pub(crate) async fn bring(
     });
     let report =
         brought.await.map_err(|e| if is_list { in_list(e, &options) } else { in_place(e, &options) })?;
+    if to_pipe {
+        return write(&report.to_json());
+    }
     if let Some(path) = options.report {
         let json = report.to_json();
         blocking(move |stop| {
@@ -126,7 +135,7 @@ fn refuse_replacing(options: &Sync, target: &SyncTarget, named: &[&str], backend
         SyncTarget::Place(place) => Some(place.as_str()),
         SyncTarget::Cache => None,
     };
-    if let Some(report) = &options.report {
+    if let Some(report) = options.report.as_ref().filter(|report| report.as_os_str() != "-") {
         refuse_same(Path::new(&options.source), report)?;
         place.iter().chain(named).try_for_each(|place| refuse_in(place, report, backends))?;
     }

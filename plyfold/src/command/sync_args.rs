@@ -34,7 +34,7 @@ pub(crate) struct Sync {
     /// `store`, or of another store by store:DIR; may be given several times
     #[arg(long, value_name = "BASE")]
     pub(crate) since: Vec<String>,
-    /// Write the report to a file, as JSON that has the digest which is shown
+    /// Write the report to a file, as JSON that has the digest which is shown; `-` is standard output, in place of the summary
     #[arg(long, value_name = "FILE.json")]
     pub(crate) report: Option<PathBuf>,
 }

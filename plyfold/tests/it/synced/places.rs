@@ -387,3 +387,16 @@ fn an_error_about_one_of_several_platforms_names_it() {
         }
     }
 }
+
+#[test]
+fn a_report_may_go_to_standard_output() {
+    let place = Place::new();
+    let line =
+        |report: &str| format!("sync examples/sample {}/to/ --dry-run -q --report {report}", place.path(""));
+    let run = |report: &str| place.command(line(report).split(' ')).output().unwrap();
+    let (file, piped) = (run(&place.path("report.json")), run("-"));
+    assert!(file.status.success() && piped.status.success(), "{piped:?}");
+    assert_eq!(fs::read(place.path("report.json")).unwrap(), piped.stdout);
+    assert!(place.told(&line("-")).is_refused("config"));
+    assert!(!fs::exists(super::super::baseline::root().join("-")).unwrap());
+}
