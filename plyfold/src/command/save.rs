@@ -20,6 +20,10 @@ use crate::blocking::blocking;
 use crate::save::{SaveOptions, TarReader};
 use crate::{Error, Result};
 
+/// Of an archive with bases.
+pub(crate) const NOTHING_LEFT_OUT: &str =
+    "nothing is left out: the images share no layer with what --since names";
+
 /// Bytes that are written at once.
 const PIECE: usize = 256 << 10;
 
@@ -68,9 +72,7 @@ pub(crate) async fn write(session: &Session, options: Save) -> Result<()> {
     }
     let Some(saved) = saved else { return Ok(()) };
     if !since.is_empty() && saved.left_out == 0 {
-        session
-            .terminal
-            .say("warning", "nothing is left out: the images share no layer with what --since names");
+        session.terminal.say("warning", NOTHING_LEFT_OUT);
     }
     let digests = if format == Form::Docker { "config" } else { "all" };
     let document = json!({ "images": texts, "path": out.display().to_string(), "size": saved.size, "left_out": saved.left_out, "digests": digests });

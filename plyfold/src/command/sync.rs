@@ -12,7 +12,7 @@ use super::layer::{Input, refuse_terminal};
 use super::path::{self, Written};
 use super::progress::Doing;
 use super::replaced::{refuse_in, refuse_same};
-use super::save::of_base;
+use super::save::{NOTHING_LEFT_OUT, of_base};
 use super::session::Session;
 use super::size::Size;
 use super::store_use::not_there;
@@ -104,6 +104,9 @@ pub(crate) async fn bring(
     });
     let report =
         brought.await.map_err(|e| if is_list { in_list(e, &options) } else { in_place(e, &options) })?;
+    if !options.since.is_empty() && report.left_out == 0 {
+        context.terminal.say("warning", NOTHING_LEFT_OUT);
+    }
     if to_pipe {
         return write(&report.to_json());
     }

@@ -114,7 +114,7 @@ async fn of_base(images: Vec<SaveImage>, name: std::result::Result<String, Strin
         let mut digests: Vec<&str> = content.iter().map(AsRef::as_ref).collect();
         digests.sort_unstable();
         // Its path says nothing where the archive goes.
-        let place = place.rsplit(['/', ':']).next().unwrap_or_default();
+        let place = place.trim_end_matches('/').rsplit(['/', ':']).next().unwrap_or_default();
         format!("{place} (content {})", digest::sha256(digests.join("\n").as_bytes()))
     });
     Ok(SaveBase::new(name, content))

@@ -389,6 +389,19 @@ fn an_error_about_one_of_several_platforms_names_it() {
 }
 
 #[test]
+fn a_delta_that_leaves_nothing_out_is_told() {
+    let place = Place::new();
+    samples::write_layout(place.path("other").as_ref(), &[("localhost/app:1".to_owned(), &app(1))]).unwrap();
+    for (base, warnings) in [("{}/other/", 1), ("examples/sample", 0)] {
+        let told = place.told(&format!("sync examples/sample {{}}/delta.tar --since {base}"));
+        assert_eq!((told.code, told.warnings), (Some(0), warnings), "{told:?}");
+        // A slash at the end of its path is no part of its name.
+        let since = told.document["report"]["since"][0].as_str().unwrap();
+        assert!(["other (", "sample ("].iter().any(|name| since.starts_with(name)), "{since}");
+    }
+}
+
+#[test]
 fn a_report_may_go_to_standard_output() {
     let place = Place::new();
     let line =
