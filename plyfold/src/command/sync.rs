@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::context::Context;
+use super::copy_args::Sparse;
 use super::image::Image;
 use super::layer::{Input, refuse_terminal};
 use super::path::{self, Written};
@@ -228,19 +229,21 @@ fn in_list(error: Error, options: &Sync) -> Error {
 
 /// Puts an error into the words of places, which flags choose of.
 fn in_place(error: Error, options: &Sync) -> Error {
+    let is_rewritten = options.sparse == Some(Sparse::Rewrite);
     let hint = match error.advice() {
         Some(Advice::LoadBase { bases }) => of_base_first(bases, &options.target),
         Some(Advice::LeaveReferrers) => {
             "--no-referrers brings the images without what refers to them".to_owned()
         }
-        Some(Advice::RewriteIndex | Advice::ChoosePart) => {
+        Some(Advice::RewriteIndex | Advice::ChoosePart) if !is_rewritten => {
             "--sparse rewrite brings of each index what is there, with another digest; one --platform brings the image for it \
              alone, of every image"
                 .to_owned()
         }
         Some(Advice::ChoosePlatform { available }) => format!(
-            "it is available for {}: without --platform all of it is brought, and with --sparse rewrite what is there of it",
-            available.join(", ")
+            "it is available for {}: without --platform all of it is brought{}",
+            available.join(", "),
+            if is_rewritten { "" } else { ", and with --sparse rewrite what is there of it" },
         ),
         _ if error.detail::<SyncFault>().is_some() && options.source != STORE => {
             return error.with_context("path", &options.source);

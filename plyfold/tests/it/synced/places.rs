@@ -389,6 +389,17 @@ fn an_error_about_one_of_several_platforms_names_it() {
 }
 
 #[test]
+fn a_hint_names_no_flag_that_was_given() {
+    let place = Place::new();
+    for (sparse, is_named) in [("", true), (" --sparse keep", true), (" --sparse rewrite", false)] {
+        let told = place.told(&format!("sync examples/sample {{}}/to/ --platform linux/s390x{sparse}"));
+        assert!(told.is_refused("platform-not-found"), "{told:?}");
+        let hint = told.error["hint"].as_str().unwrap();
+        assert_eq!(hint.contains("--sparse rewrite"), is_named, "{hint}");
+    }
+}
+
+#[test]
 fn a_delta_that_leaves_nothing_out_is_told() {
     let place = Place::new();
     samples::write_layout(place.path("other").as_ref(), &[("localhost/app:1".to_owned(), &app(1))]).unwrap();
