@@ -3,8 +3,8 @@
 use crate::backend::Pages;
 use crate::progress::Progress;
 use crate::{
-    CacheProviderExt as _, Copied, CopyJob, CopyOptions, Descriptor, Error, Location, Reference, Result,
-    Sparse, copy_all, printable, reference,
+    CacheProviderExt as _, Copied, CopyJob, CopyOptions, Digest, Error, ImageRegistry, Location, Reference,
+    Result, Sparse, copy_all, printable, reference,
 };
 use serde_json::json;
 
@@ -21,15 +21,21 @@ pub(crate) async fn copy_image(context: &Context, options: Copy) -> Result<()> {
     let Copy { source, target, referrers, sparse, convert } = options;
     let (from, to, name) = context.ends(&source, &target).await?;
     let image = from.reference().await?;
+    let shows = shows_names(&target);
     let jobs = [CopyJob { image: image.clone(), target: name.clone() }];
     let copied = context.telling(Doing::Copy, |progress| {
         let (sparse, conversion) = (sparse.into(), convert.into());
         let options = CopyOptions { conversion, referrers, sparse, ..options_of(context, progress) };
-        let (from, jobs, to) = (&*from.registry, &jobs, &*to.registry);
-        async move { copy_all(from, jobs, to, &options).await }
+        let (from, jobs, to, name) = (&*from.registry, &jobs, &*to.registry, &name);
+        async move {
+            let before = if shows { standing(to, name, &options).await? } else { None };
+            copy_all(from, jobs, to, &options).await.map(|copied| (copied, before))
+        }
     });
     match copied.await {
-        Ok(copied) => copied.iter().try_for_each(|copied| show_copied(context, copied)),
+        Ok((copied, before)) => {
+            copied.iter().try_for_each(|copied| show_copied(context, copied, before.as_ref()))
+        }
         Err(e) => Err(suggestions::with_tags(e, context, &source, &from, &image).await),
     }
 }
@@ -40,6 +46,7 @@ pub(crate) async fn push(session: &Session, options: Push) -> Result<()> {
     let (context, image) = (&session.context, session.stored(&image).await?);
     suggestions::known(&session.images, &image).await?;
     let (to, name) = context.target(&target).await?;
+    let shows = shows_names(&target);
     let pushed = context.telling(Doing::Copy, |progress| {
         let sparse = if rewrite_index { Sparse::Rewrite } else { Sparse::Refuse };
         let scratch = Some(session.images.temporary());
@@ -51,31 +58,53 @@ pub(crate) async fn push(session: &Session, options: Push) -> Result<()> {
             ..options_of(context, progress)
         };
         let (cache, image, to, name) = (session.images.cache(), &image, &*to.registry, &name);
-        async move { cache.push(image, to, name, &options).await }
+        async move {
+            let before = if shows { standing(to, name, &options).await? } else { None };
+            cache.push(image, to, name, &options).await.map(|pushed| (pushed, before))
+        }
     });
-    show_copied(context, &pushed.await?)
+    let (pushed, before) = pushed.await?;
+    show_copied(context, &pushed, before.as_ref())
+}
+
+/// Whether a target says what its names stand for. A Docker daemon writes the whole image for that.
+fn shows_names(target: &str) -> bool {
+    !target.starts_with("docker-daemon:")
+}
+
+/// What a name of the target stands for until now.
+async fn standing(to: &dyn ImageRegistry, name: &Reference, options: &CopyOptions) -> Result<Option<Digest>> {
+    if name.tag().is_none() || !to.capabilities().push {
+        return Ok(None);
+    }
+    match options.retry.run("manifest", &options.progress, || to.resolve(name)).await {
+        Ok(found) => Ok(Some(found.digest().clone())),
+        Err(e) if e.is_retryable() => Err(e.with_image(name).with_endpoint(to)),
+        // A target may take what it does not show.
+        Err(_) => Ok(None),
+    }
 }
 
 fn options_of(context: &Context, progress: Progress) -> CopyOptions {
     CopyOptions { platforms: context.platforms(), progress, retry: context.retry, ..CopyOptions::default() }
 }
 
-/// Shows what was copied, and of what it was made if that has another digest.
-fn show_copied(context: &Context, copied: &Copied) -> Result<()> {
-    let (digest, original) = (copied.descriptor.digest(), copied.original.digest());
-    if digest == original {
-        return show(context, &copied.target, &copied.descriptor);
+/// Shows what was copied, of what it was made if that has another digest, and what its name stood for until now.
+fn show_copied(context: &Context, copied: &Copied, before: Option<&Digest>) -> Result<()> {
+    let (name, digest) = (&copied.target, copied.descriptor.digest());
+    let original = Some(copied.original.digest()).filter(|original| *original != digest);
+    let replaced = before.filter(|before| *before != digest);
+    let mut document = json!({ "reference": name.whole(), "digest": digest, "replaced": replaced });
+    if let Some(original) = original {
+        document["original"] = json!(original);
     }
-    let name = &copied.target;
-    let document = json!({ "reference": name.whole(), "digest": digest, "original": original });
-    context.terminal.show(&document, || format!("{name}  {digest}, made of {original}\n"))
-}
-
-/// Shows what a name stands for now.
-pub(crate) fn show(context: &Context, name: &Reference, descriptor: &Descriptor) -> Result<()> {
-    let digest = descriptor.digest();
-    let document = json!({ "reference": name.whole(), "digest": digest });
-    context.terminal.show(&document, || format!("{name}  {digest}\n"))
+    context.terminal.show(&document, || {
+        let said = |what: &str, digest: Option<&Digest>| {
+            digest.map_or_else(String::new, |digest| format!(", {what} {digest}"))
+        };
+        let (original, replaced) = (said("made of", original), said("replaced", replaced));
+        format!("{name}  {digest}{original}{replaced}\n")
+    })
 }
 
 /// Lists the tags of a repository, or the repositories of a registry; of a place on this machine all names.

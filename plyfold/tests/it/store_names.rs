@@ -188,3 +188,26 @@ fn verbs_that_read_make_no_store() {
     }
     assert_eq!(fs::read_dir(place.path("empty")).unwrap().count(), 0);
 }
+
+/// A copy says what it replaces, as a pull does.
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_say_what_they_replace() {
+    let server = FaultServer::start().unwrap();
+    let mut place = place();
+    place.hosts.push(server.host().to_owned());
+    for target in ["oci:{}/to:1", "oci-archive:{}/to.tar:1", "HOST:PORT/to:1"] {
+        let mut before = Value::Null;
+        for (line, number) in [
+            ("copy oci:{}/2:localhost/app:1", "2"),
+            ("push localhost/app:1", "1"),
+            ("copy oci:{}/3:localhost/app:1", "3"),
+        ] {
+            let told = place.told(&format!("{line} {target}"));
+            let now = Value::from(app(number).top.digest().to_string());
+            assert_eq!((&told.document["digest"], &told.document["replaced"]), (&now, &before), "{told:?}");
+            let again = place.told(&format!("{line} {target}"));
+            assert_eq!((again.code, &again.document["replaced"]), (Some(0), &Value::Null), "{again:?}");
+            before = now;
+        }
+    }
+}
