@@ -13,6 +13,7 @@ use crate::{Backends, Error, Opened, Options, Platform, Platforms, Reference, Re
 use super::global::Global;
 use super::image::Image;
 use super::progress::{Doing, Reporter};
+use super::replaced::refuse_within;
 use super::stop::Leftovers;
 use super::terminal::Terminal;
 
@@ -70,16 +71,19 @@ impl Context {
         self.backends.open(&self.image(image)?.uri(), &self.options).await
     }
 
-    /// Opens the backend that an image is to go to.
-    pub(crate) async fn target(&self, image: &str) -> Result<(Opened, Reference)> {
+    /// Opens the backend that an image of the store is to go to.
+    pub(crate) async fn target(&self, image: &str, store: &str) -> Result<(Opened, Reference)> {
         let uri = self.target_uri(image)?;
+        refuse_within(store, &uri, &self.backends)?;
         named(self.backends.open(&uri, &self.options).await?, image)
     }
 
     /// Opens both ends of a copy, each with the options that it knows. One that neither knows is an error.
     pub(crate) async fn ends(&self, source: &str, target: &str) -> Result<(Opened, Opened, Reference)> {
         let target_uri = self.target_uri(target)?;
-        let (from, refused) = self.open_knowing(&self.image(source)?.uri()).await?;
+        let source_uri = self.image(source)?.uri();
+        refuse_within(&source_uri, &target_uri, &self.backends)?;
+        let (from, refused) = self.open_knowing(&source_uri).await?;
         let (to, mut unknown) = self.open_knowing(&target_uri).await?;
         if let Some(error) = refused.keys().find_map(|key| unknown.remove(key)) {
             return Err(error);

@@ -45,7 +45,7 @@ pub(crate) async fn push(session: &Session, options: Push) -> Result<()> {
     let Push { image, target, rewrite_index, referrers, convert } = options;
     let (context, image) = (&session.context, session.stored(&image).await?);
     suggestions::known(&session.images, &image).await?;
-    let (to, name) = context.target(&target).await?;
+    let (to, name) = context.target(&target, &session.images.cache().to_string()).await?;
     let shows = shows_names(&target);
     let pushed = context.telling(Doing::Copy, |progress| {
         let sparse = if rewrite_index { Sparse::Rewrite } else { Sparse::Refuse };

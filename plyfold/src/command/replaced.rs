@@ -23,15 +23,9 @@ pub(crate) fn refuse_same(input: &Path, out: &Path) -> Result<()> {
 /// The same of a place of images, written as a URI, which may be a directory, and one that is not there yet. Names in
 /// registries, and what a daemon has, are no files.
 pub(crate) fn refuse_in(place: &str, out: &Path, backends: &Backends) -> Result<()> {
-    let is_elsewhere = |scheme: &&str| matches!(*scheme, "docker-daemon" | "registry");
-    let Some(backend) = backends.of(place) else { return Ok(()) };
-    if backend.schemes.iter().any(is_elsewhere) {
-        return Ok(());
-    }
-    let location = Location::parse(place)?;
-    let path = Path::new(location.path_and_image().0);
-    refuse_same(path, out)?;
-    let (Some(place), Some(file)) = (resolved(path), resolved(out)) else { return Ok(()) };
+    let Some(path) = path_of(place, backends) else { return Ok(()) };
+    refuse_same(&path, out)?;
+    let (Some(place), Some(file)) = (resolved(&path), resolved(out)) else { return Ok(()) };
     if file.starts_with(&place) {
         let error =
             Error::config("the output would be a file of the images that the command reads or writes");
@@ -42,6 +36,25 @@ pub(crate) fn refuse_in(place: &str, out: &Path, backends: &Backends) -> Result<
         return Err(refused(error, out));
     }
     Ok(())
+}
+
+/// Refuses a target of a copy, written as a URI, that lies in the directory that it is copied from.
+pub(crate) fn refuse_within(place: &str, target: &str, backends: &Backends) -> Result<()> {
+    let (Some(from), Some(to)) = (path_of(place, backends), path_of(target, backends)) else { return Ok(()) };
+    let (Some(within), Some(target)) = (resolved(&from), resolved(&to)) else { return Ok(()) };
+    if !from.is_dir() || target == within || !target.starts_with(&within) {
+        return Ok(());
+    }
+    let error = Error::config("the target lies in the directory that it is copied from");
+    Err(error.with_context("path", to.display()).with_hint("name a target elsewhere"))
+}
+
+/// Where a place of images is on this machine.
+fn path_of(place: &str, backends: &Backends) -> Option<PathBuf> {
+    let is_elsewhere = |scheme: &&str| matches!(*scheme, "docker-daemon" | "registry");
+    let backend = backends.of(place).filter(|backend| !backend.schemes.iter().any(is_elsewhere));
+    let location = backend.and_then(|_| Location::parse(place).ok())?;
+    Some(PathBuf::from(location.path_and_image().0))
 }
 
 fn refused(error: Error, out: &Path) -> Error {

@@ -140,7 +140,7 @@ async fn save(
             Ok((Place::Name(name), kept))
         }
         Image::Uri(uri) => {
-            let (to, target) = context.target(&uri).await?;
+            let (to, target) = context.target(&uri, &session.images.cache().to_string()).await?;
             let saved = context.telling(Doing::Copy, |progress| {
                 let options = CopyOptions { progress, retry: context.retry, ..CopyOptions::default() };
                 let (images, to, target) = (&session.images, &*to.registry, &target);

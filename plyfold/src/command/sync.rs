@@ -12,7 +12,7 @@ use super::image::Image;
 use super::layer::{Input, refuse_terminal};
 use super::path::{self, Written};
 use super::progress::Doing;
-use super::replaced::{refuse_in, refuse_same};
+use super::replaced::{refuse_in, refuse_same, refuse_within};
 use super::save::{NOTHING_LEFT_OUT, of_base};
 use super::session::Session;
 use super::size::Size;
@@ -143,13 +143,13 @@ fn refuse_replacing(options: &Sync, target: &SyncTarget, named: &[&str], backend
         refuse_same(Path::new(&options.source), report)?;
         place.iter().chain(named).try_for_each(|place| refuse_in(place, report, backends))?;
     }
-    let archive =
-        place.and_then(|place| Location::parse(place).ok()).filter(|at| at.scheme.ends_with("archive"));
-    let archive = archive.as_ref().map(|at| Path::new(at.path_and_image().0));
-    archive.map_or(Ok(()), |archive| {
-        refuse_same(Path::new(&options.source), archive)?;
-        named.iter().try_for_each(|place| refuse_in(place, archive, backends))
-    })
+    let Some(place) = place else { return Ok(()) };
+    let archive = Location::parse(place).ok().filter(|at| at.scheme.ends_with("archive"));
+    let Some(archive) = archive.as_ref().map(|at| Path::new(at.path_and_image().0)) else {
+        return named.iter().try_for_each(|named| refuse_within(named, place, backends));
+    };
+    refuse_same(Path::new(&options.source), archive)?;
+    named.iter().try_for_each(|named| refuse_in(named, archive, backends))
 }
 
 /// What the flags choose of a place.

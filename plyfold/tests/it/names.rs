@@ -172,3 +172,28 @@ fn a_directory_is_no_name_to_write_to() {
     assert_eq!(copy.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&copy.stderr).contains("oci:sub"), "{copy:?}");
 }
+
+#[test]
+fn no_target_lies_in_its_source() {
+    let place = Place::new();
+    assert_eq!(place.told("copy oci:examples/sample:latest oci:{}/from:1").code, Some(0));
+    assert_eq!(place.told("load {}/from").code, Some(0));
+    let before = place.files();
+    for line in [
+        "copy oci:{}/from:1 oci-archive:{}/from/to.tar:1",
+        "copy oci:{}/from:1 oci-archive:{}/to/../from/blobs/to.tar:1",
+        "copy oci:{}/from:1 oci:{}/from/to:1",
+        "copy oci:{}/from:1 dir:{}/from/to",
+        "push localhost/from:1 oci-archive:{}/store/to.tar:1",
+        "sync {}/from/ {}/from/to.tar",
+        "sync {}/from/ {}/from/to/",
+    ] {
+        let told = place.told(line);
+        assert!(told.is_refused("config"), "{line}: {told:?}");
+    }
+    assert_eq!(place.files(), before);
+    assert!(!fs::exists(place.path("store/to.tar")).unwrap());
+    for line in ["copy oci:{}/from:1 oci:{}/from:2", "copy oci:{}/from:1 oci-archive:{}/from.tar:1"] {
+        assert_eq!(place.told(line).code, Some(0), "{line}");
+    }
+}
