@@ -2,6 +2,7 @@
 
 use std::fs::{File, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
@@ -95,6 +96,10 @@ impl AtomicFile {
         stop: &Stop,
     ) -> Result<Self> {
         let at = |e: Error| e.with_context("path", target.display());
+        if target.as_os_str().as_bytes().ends_with(b"/") {
+            let hint = "write the name of a file, without a slash at its end";
+            return Err(at(Error::config("the output is a directory by its name").with_hint(hint)));
+        }
         if std::fs::symlink_metadata(target).is_ok_and(|there| !there.is_file()) {
             let hint = "choose the name of a file; devices and links are never written through";
             return Err(at(Error::config("the output is not a regular file").with_hint(hint)));

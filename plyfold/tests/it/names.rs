@@ -197,3 +197,20 @@ fn no_target_lies_in_its_source() {
         assert_eq!(place.told(line).code, Some(0), "{line}");
     }
 }
+
+#[test]
+fn a_file_is_not_written_by_the_name_of_a_directory() {
+    let place = Place::new();
+    fs::create_dir(place.path("o")).unwrap();
+    let image = "oci:examples/sample:latest --platform linux/amd64";
+    for line in [
+        format!("save {image} --out {{}}/o/none/"),
+        format!("export {image} --out {{}}/o/none/"),
+        "disk --size 8M --out {}/o/none/".to_owned(),
+        "sync examples/sample {}/to.tar --report {}/o/none/".to_owned(),
+    ] {
+        let told = place.told(&line);
+        assert!(told.is_refused("config") && told.code == Some(2), "{line}: {told:?}");
+    }
+    assert_eq!(place.files(), [] as [&str; 0]);
+}
