@@ -8,7 +8,9 @@ use crate::images::knowing::{SECRETS, open_knowing};
 use crate::package::GitTree;
 use crate::progress::Progress;
 use crate::pull::Retry;
-use crate::{Backends, Error, Opened, Options, Platform, Platforms, Reference, Result, Shared, printable};
+use crate::{
+    Backends, Error, Opened, Options, Platform, Platforms, Reference, Result, Shared, digest, printable,
+};
 
 use super::global::Global;
 use super::image::Image;
@@ -144,10 +146,21 @@ pub(crate) fn backends() -> Result<Backends> {
     Ok(Backends::linked()?.without("memory"))
 }
 
+/// Refuses a new name that is a digest, such as `sha256:…`, read as the repository `sha256` and a tag.
+pub(crate) fn refuse_digest(name: &Reference) -> Result<()> {
+    let algorithm = name.repository().rsplit('/').next().unwrap_or_default();
+    let text = format!("{algorithm}:{}", name.tag().unwrap_or_default());
+    if digest::parse(&text).is_err() {
+        return Ok(());
+    }
+    let error = Error::config("the new name is a digest, without a repository and a tag");
+    Err(error.with_image(name).with_hint("write REPOSITORY:TAG: its digest follows from what is in it"))
+}
+
 /// A target with the given name. A name is never guessed: that would overwrite an image.
 fn named(target: Opened, image: &str) -> Result<(Opened, Reference)> {
     match target.reference.clone() {
-        Some(name) => Ok((target, name)),
+        Some(name) => refuse_digest(&name).map(|()| (target, name)),
         None => Err(Error::config("the target has no tag")
             .with_image(printable(image))
             .with_endpoint(&target.registry)

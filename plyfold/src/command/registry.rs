@@ -1,5 +1,7 @@
 //! `copy`, `push`, `tags` and `delete`: images where they are, without the store.
 
+use std::path::Path;
+
 use crate::backend::Pages;
 use crate::progress::Progress;
 use crate::{
@@ -14,6 +16,7 @@ use super::image::Image;
 use super::progress::Doing;
 use super::session::Session;
 use super::suggestions;
+use super::sync_args::STORE;
 use super::terminal::write;
 
 /// Copies an image from one place to another.
@@ -110,6 +113,11 @@ fn show_copied(context: &Context, copied: &Copied, before: Option<&Digest>) -> R
 /// Lists the tags of a repository, or the repositories of a registry; of a place on this machine all names.
 pub(crate) async fn tags(context: &Context, repository: &str) -> Result<()> {
     let is_place = Location::parse(repository).is_ok_and(|location| location.rest.is_empty());
+    if repository == STORE && !Path::new(STORE).exists() {
+        let error = Error::config("store is the store here, and may be a name");
+        let hint = "`plyfold list` lists the images of the store; write docker.io/library/store for the name";
+        return Err(error.with_hint(hint));
+    }
     // A daemon has no path.
     let image = if is_place && context.backends.knows(repository) {
         Image::Uri(repository.to_owned())

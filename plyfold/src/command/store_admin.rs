@@ -10,6 +10,7 @@ use crate::{
 use serde_json::{Value, json};
 
 use super::age::ago;
+use super::context::refuse_digest;
 use super::program;
 use super::progress::short;
 use super::session::Session;
@@ -108,7 +109,7 @@ pub(crate) fn show_named(
 /// A name in the store that an image is to have.
 pub(crate) fn new_name(session: &Session, name: &str) -> Result<Reference> {
     match session.context.name(name)? {
-        Some(name) if name.digest().is_none() => Ok(name),
+        Some(name) if name.digest().is_none() => refuse_digest(&name).map(|()| name),
         Some(_) => Err(Error::config("the new name must be a tag, not a digest").with_image(printable(name))),
         None => {
             let error = Error::config("the target must be a name in the store, not a place")

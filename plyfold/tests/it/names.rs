@@ -173,6 +173,28 @@ fn a_directory_is_no_name_to_write_to() {
     assert!(String::from_utf8_lossy(&copy.stderr).contains("oci:sub"), "{copy:?}");
 }
 
+/// What can only be meant as something else is refused with what to write.
+#[test]
+fn a_digest_is_no_new_name_and_the_store_no_repository() {
+    let place = Place::new();
+    assert_eq!(place.told("load examples/sample").code, Some(0));
+    let digest = place.told("list").document["images"][0]["digest"].as_str().unwrap().to_owned();
+    for line in [
+        "tag localhost/sample DIGEST",
+        "tag localhost/sample localhost/DIGEST",
+        "config localhost/sample --user 1 --tag DIGEST",
+        "copy oci:examples/sample:latest oci:{}/to:DIGEST",
+        "push localhost/sample oci-archive:{}/to.tar:DIGEST",
+        "tags store",
+    ] {
+        let told = place.told(&line.replace("DIGEST", &digest));
+        assert!(told.is_refused("config"), "{line}: {told:?}");
+    }
+    assert_eq!(place.told("list").document["images"].as_array().unwrap().len(), 1);
+    let loaded = place.told(&format!("load examples/sample --image {digest}"));
+    assert_eq!(loaded.document[0]["reference"], format!("localhost/sample@{digest}"));
+}
+
 #[test]
 fn no_target_lies_in_its_source() {
     let place = Place::new();
