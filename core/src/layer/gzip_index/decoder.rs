@@ -77,7 +77,9 @@ impl Decoder {
                     return Err(OTHER.into());
                 }
             }
-            if self.members.last() != sum {
+            // Only now it may be seen that the block was the last one.
+            self.members.step(&[], &mut [], false)?;
+            if self.members.last() != sum || !self.members.is_within() {
                 return Err(OTHER.into());
             }
             return Ok((filled, true));

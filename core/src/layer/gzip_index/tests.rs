@@ -336,6 +336,26 @@ fn spans_are_decoded_to_their_last_bit() {
     assert!(damaged > 100 && refused > damaged / 2, "{refused} of {damaged}");
 }
 
+/// A block that says it is the last one of its member, and is not.
+#[test]
+fn a_block_before_a_place_is_not_the_last_one() {
+    let content = content();
+    let blob = gzip(&content, 0, usize::MAX);
+    let (_, index) = indexing(&blob, 10_000, 9_000).unwrap();
+    let mut blocks = 0;
+    // Behind a header of 10 bytes there are blocks of 5 bytes and their data.
+    let mut at = 10;
+    while at < blob.len() - 8 {
+        let mut case = blob.clone();
+        case[at] ^= 1;
+        let (found, expected) = (indexed(&case, &index, 2), serial(&case));
+        assert!(expected.is_err() && is_right(&found, &expected), "{at}");
+        at += 5 + usize::from(u16::from_le_bytes([blob[at + 1], blob[at + 2]]));
+        blocks += 1;
+    }
+    assert!(blocks > 5 && index.spans() > 3, "{blocks} {index:?}");
+}
+
 /// The bytes of numbers of so many bits, the lowest bit first, as deflate has them.
 fn bits(numbers: &[(u32, usize)]) -> Vec<u8> {
     let bits = numbers.iter().flat_map(|(number, bits)| (0..*bits).map(move |at| number >> at & 1 == 1));
