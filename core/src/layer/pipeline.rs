@@ -43,7 +43,7 @@ enum Pieces {
     /// A plain tar, by this thread, without hashes.
     Plain(Plain),
     /// Threads that decode a span each, and one that hashes.
-    Spans(Spans),
+    Spans(Box<Spans>),
 }
 
 impl Pieces {
@@ -121,7 +121,7 @@ impl Uncompressed {
 
     /// A gzip layer with an index.
     pub(super) fn spans(spans: Spans) -> Self {
-        Self::of(Pieces::Spans(spans))
+        Self::of(Pieces::Spans(Box::new(spans)))
     }
 
     fn of(pieces: Pieces) -> Self {
