@@ -199,7 +199,8 @@ impl ArtifactWriter for DiskArtifact {
             let recorded = written.sums(&Reading::on_all_cores(&stop)).and_then(|sums| {
                 let (size, blocks, seen) = (sums.size(), sums.checksum(), Seen::of(&in_the_making)?);
                 let checksum = Checksum { size, blocks, seen, made };
-                let proof = durable::filled(&root, &place.checksum_temp(), &checksum.to_bytes(&sums)?)?;
+                let proof =
+                    durable::filled(&root, &place.checksum_temp(), &checksum.to_bytes(&path, &sums)?)?;
                 proof.set_mode(&record, root.mode(0o444))?;
                 proof.sync(&record)?;
                 Ok((checksum, proof))

@@ -5,11 +5,13 @@
 //! file had then. A hit compares size, time and mode; where one differs, the content is read again in full before it is used. The
 //! time of the inode is no help: it changes with every link. A writer who sets the time back is found by a verification alone.
 //!
-//! The form: a line of JSON, a line with the XXH3 of the first one, and the checksums of the blocks, which the first line has a
-//! checksum of. A hit reads the two lines. What does not have this form is no checksum, and its artifact is made again.
+//! The form: a line of JSON, a line with the XXH3 of the first one and of the artifact's place in the store, and the checksums of the
+//! blocks, which the first line has a checksum of. A hit reads the two lines. What does not have this form, or is that of another artifact,
+//! is no checksum, and the artifact is made again.
 
 use std::fs::{File, Metadata, Permissions};
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -54,21 +56,21 @@ pub(super) struct Seen {
 }
 
 impl Checksum {
-    pub(super) fn to_bytes(&self, sums: &BlockSums) -> Result<Vec<u8>> {
+    pub(super) fn to_bytes(&self, artifact: &Path, sums: &BlockSums) -> Result<Vec<u8>> {
         let line = serde_json::to_vec(self);
         let mut bytes =
             line.map_err(|e| Error::new(ErrorKind::Internal, "writing a checksum").with_source(e))?;
-        let check = format!("\n{:016x}\n", Xxh3::of(&bytes));
+        let check = check_of(&bytes, artifact);
         bytes.extend_from_slice(check.as_bytes());
         bytes.extend_from_slice(&sums.to_bytes());
         Ok(bytes)
     }
 
     /// The two lines, and what is there of the rest.
-    fn parse(bytes: &[u8]) -> Option<(Self, &[u8])> {
+    fn parse<'a>(bytes: &'a [u8], artifact: &Path) -> Option<(Self, &'a [u8])> {
         let end = bytes.iter().position(|byte| *byte == b'\n')?;
         let (line, rest) = bytes.split_at(end);
-        let check = format!("\n{:016x}\n", Xxh3::of(line));
+        let check = check_of(line, artifact);
         let rest = rest.strip_prefix(check.as_bytes())?;
         Some((serde_json::from_slice(line).ok()?, rest))
     }
@@ -78,6 +80,19 @@ impl Checksum {
         let (mode, recorded) = (Seen::in_metadata(found).mode, self.seen.mode);
         (mode != recorded).then_some((mode, recorded))
     }
+}
+
+/// The second line: of the first one, and of the folders and the name that the artifact has in the store.
+fn check_of(line: &[u8], artifact: &Path) -> String {
+    /// The format, the algorithm, the first digits, and the file.
+    const NAMES: usize = 4;
+    let mut sum = Xxh3::default();
+    sum.update(line);
+    artifact.iter().rev().take(NAMES).for_each(|name| {
+        sum.update(b"\n");
+        sum.update(name.as_bytes());
+    });
+    format!("\n{:016x}\n", sum.finish())
 }
 
 impl Seen {
@@ -115,8 +130,8 @@ pub(super) fn renewed(root: &Root, temp: &str, path: &Path) -> Result<Option<Che
     let restored = file.set_permissions(Permissions::from_mode(MODE));
     let noted = restored.map_err(|e| Error::io("setting the mode back", e)).and_then(|()| {
         seen.mode = Seen::of(&file)?.mode;
-        let before = checksum.to_bytes(&sums)?;
-        let after = Checksum { seen, ..checksum.clone() }.to_bytes(&sums)?;
+        let before = checksum.to_bytes(path, &sums)?;
+        let after = Checksum { seen, ..checksum.clone() }.to_bytes(path, &sums)?;
         let target = path_of(path);
         durable::replace_document(root, temp, &target, 0o444, (&before, &after))
     });
@@ -162,13 +177,13 @@ fn checked(path: &Path) -> Result<Option<Checked>> {
 /// for another reason is an error: the artifact may be complete.
 pub(super) fn read(path: &Path) -> Result<Option<Checksum>> {
     let bytes = bytes(path, LINES)?;
-    Ok(bytes.and_then(|bytes| Checksum::parse(&bytes).map(|(checksum, _)| checksum)))
+    Ok(bytes.and_then(|bytes| Checksum::parse(&bytes, path).map(|(checksum, _)| checksum)))
 }
 
 /// The same with the checksums of its blocks.
 pub(super) fn read_with_sums(path: &Path) -> Result<Option<(Checksum, BlockSums)>> {
     let Some(bytes) = bytes(path, LINES + SUMS)? else { return Ok(None) };
-    let Some((checksum, sums)) = Checksum::parse(&bytes) else { return Ok(None) };
+    let Some((checksum, sums)) = Checksum::parse(&bytes, path) else { return Ok(None) };
     if block_sums::Checksum::of(checksum.size, sums) != checksum.blocks {
         return Ok(None);
     }

@@ -140,3 +140,33 @@ async fn a_byte_that_changes_anywhere_in_an_artifact_is_found() {
         assert_eq!(damage(&store).await, [expected]);
     }
 }
+
+/// Two artifacts that have changed places, with all that stands beside them: each is sound, and is not the one that is asked for.
+#[tokio::test]
+async fn an_artifact_under_the_name_of_another_is_not_handed_out() {
+    let (store, folder) = fresh();
+    let key = |layer: &str| {
+        let format = Format { name: "erofs", version: 3, options: String::new(), extension: "erofs" };
+        ArtifactKey::layer(format, digest::sha256(layer.as_bytes()))
+    };
+    let mut paths = Vec::new();
+    for layer in ["one", "another"] {
+        let Artifact::Vacant(mut writer) = store.artifact(&key(layer)).await.unwrap() else {
+            panic!("{layer}")
+        };
+        writer.output().write_all(layer.as_bytes()).unwrap();
+        paths.push(writer.commit(&Made::default()).unwrap().path().unwrap().to_owned());
+    }
+    for suffix in ["", ".checksum"] {
+        let [one, other] = [0, 1].map(|at: usize| PathBuf::from(format!("{}{suffix}", paths[at].display())));
+        let aside = folder.path().join("aside");
+        fs::rename(&one, &aside).unwrap();
+        fs::rename(&other, &one).unwrap();
+        fs::rename(&aside, &other).unwrap();
+    }
+    assert_eq!(damage(&store).await, ["it has no checksum that can be read"; 2]);
+    for layer in ["one", "another"] {
+        assert!(store.find_artifact(&key(layer)).await.unwrap().is_none());
+        assert!(matches!(store.artifact(&key(layer)).await.unwrap(), Artifact::Vacant(_)));
+    }
+}
