@@ -14,6 +14,7 @@ use tempfile::NamedTempFile;
 
 use crate::blocking::Stop;
 use crate::durable::{parent, sync_folder};
+use crate::in_use::DiskUser;
 use crate::shell;
 
 pub(crate) mod left;
@@ -233,7 +234,8 @@ impl AtomicFile {
 
     /// Refuses to take the place of a disk that may hold what a guest has written: of one that differs from this one in
     /// length or in its first block, whose superblock changes with the first mount of an ext4 (`s_mtime`,
-    /// `s_mnt_count`, offsets 44 and 52).
+    /// `s_mnt_count`, offsets 44 and 52). And of one that a machine has locked or a loop device has, whose guest would write to
+    /// a file without a name.
     ///
     /// # Errors
     /// [`Config`](plyfold_core::ErrorKind::Config).
@@ -248,7 +250,10 @@ impl AtomicFile {
             file.read_exact_at(&mut head, 0).and_then(|()| Ok((file.metadata()?.len(), head)))
         };
         match (head(self.file()), head(&there)) {
-            (Ok(new), Ok(there)) if new == there => Ok(()),
+            (Ok(new), Ok(before)) if new == before => match DiskUser::of_read(&there) {
+                None => Ok(()),
+                Some(user) => Err(user.refusal().with_context("path", self.target.display())),
+            },
             _ => Err(Error::config("there is a disk of another size, or one that has been written to")
                 .with_context("path", self.target.display())
                 .with_advice(Advice::KeepWritten)),

@@ -2,12 +2,10 @@
 
 use std::fmt;
 use std::fs::{self, File};
-#[cfg(feature = "ext4")]
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-#[cfg(feature = "command")]
 use plyfold_core::Error;
 use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::io::Errno;
@@ -33,7 +31,6 @@ impl DiskUser {
     }
 
     /// That of a disk which is open here for reading. Locks are not seen by a user who may not write to it.
-    #[cfg(feature = "ext4")]
     pub(crate) fn of_read(disk: &File) -> Option<Self> {
         // A lock against all others takes a file that is open for writing.
         let same = format!("/proc/self/fd/{}", disk.as_raw_fd());
@@ -44,7 +41,6 @@ impl DiskUser {
     }
 
     /// The error of a disk that has to be at rest.
-    #[cfg(feature = "command")]
     pub(crate) fn refusal(&self) -> Error {
         let hint = match self {
             Self::Locked => "shut the machine down first".to_owned(),

@@ -55,7 +55,6 @@ pub mod command;
 #[cfg(all(feature = "disk", feature = "erofs", feature = "ext4"))]
 pub mod disk_file;
 
-#[cfg(any(feature = "command", feature = "ext4"))]
 mod in_use;
 mod regular_file;
 mod shell;

@@ -25,6 +25,7 @@ use super::store_admin::counted;
 
 /// Makes disks of an image, which is pulled if need be. The exit code is that of the image's command, if it is run.
 pub(crate) async fn make(session: &Session, options: Materialize) -> Result<ExitCode> {
+    session.refuse_replacing(&options.out, [&options.image])?;
     let of_format = options.of_format.of(&options.format)?;
     let rootfs = Rootfs::named(&options.format, &of_format, session.images.materializers())?;
     let rootfs = match options.upper {

@@ -1,6 +1,7 @@
 //! Snapshots of disks that are in use, that were not unmounted, or that were cut off.
 
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt as _;
 
 use plyfold::atomic_file::FileOptions;
 use plyfold::materializers::ext4::Summary;
@@ -84,5 +85,38 @@ fn a_disk_that_a_machine_has_open_is_saved_live_alone() {
         File::options().write(true).open(place.path("vm/upper.ext4")).unwrap().set_len(size).unwrap();
         let refused = place.run("boot {}/vm");
         assert!(refused.contains("[exit 5]") && refused.contains("was cut off"), "{refused}");
+    }
+}
+
+/// What a guest would write to it afterwards would be in a file without a name.
+#[test]
+fn a_disk_that_a_machine_has_open_is_not_replaced() {
+    let place = Place::new();
+    let make =
+        "materialize oci:examples/sample:latest --platform linux/amd64 --as erofs --upper 64M --out {}/vm";
+    place.run(make);
+    let disk = File::options().read(true).write(true).open(place.path("vm/upper.ext4")).unwrap();
+    rustix::fs::fcntl_lock(&disk, rustix::fs::FlockOperation::LockShared).unwrap();
+    let refused = place.run(make);
+    assert!(refused.contains("[exit 2]") && refused.contains("shut the machine down first"), "{refused}");
+    assert_eq!(disk.metadata().unwrap().nlink(), 1);
+    drop(disk);
+    assert!(place.run(make).contains("[exit 0]"));
+}
+
+#[test]
+fn disks_are_not_made_in_the_store_or_in_what_they_are_made_of() {
+    let place = Place::new();
+    place.run("pull oci:examples/sample:latest --platform linux/amd64 --store {}/store");
+    place.run("copy oci:examples/sample:latest oci:{}/layout:a");
+    for (image, out) in [
+        ("oci:examples/sample:latest", "store"),
+        ("oci:examples/sample:latest", "store/blobs/disks"),
+        ("oci:{}/layout:a", "layout/disks"),
+    ] {
+        let refused =
+            place.run(&format!("materialize {image} --as erofs --out {{}}/{out} --store {{}}/store"));
+        assert!(refused.contains("[exit 2]"), "{refused}");
+        assert!(!fs::exists(place.path(&format!("{out}/rootfs.erofs"))).unwrap());
     }
 }
