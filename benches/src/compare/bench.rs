@@ -193,6 +193,8 @@ fn machine(scratch: &Path) -> String {
     let model = model.map_or("unknown processor", |(_, model)| model.trim());
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let disk = Program::new("stat").args(["-f", "-c", "%T"]).arg(scratch).output().unwrap_or_default();
-    format!("{cores} cores of {model}, Linux {}, {}", kernel.trim(), String::from_utf8_lossy(&disk).trim())
+    let disk = Program::new("df").args(["--output=fstype"]).arg(scratch).output().unwrap_or_default();
+    let disk = String::from_utf8_lossy(&disk);
+    let disk = disk.lines().last().unwrap_or_default();
+    format!("{cores} cores of {model}, Linux {}, {}", kernel.trim(), disk.trim())
 }

@@ -17,7 +17,7 @@ pub(crate) fn write(records: &Records, folder: &Path) -> Result<()> {
     let mut page = "# Benchmarks\n\n\
         Written by `plyfold-bench compare`, which `benches/README.md` explains; the same in `benchmarks.json`. Each case runs \
         all programs in turn, after one run that is not measured; shown are medians, and in how much of a peer's time plyfold \
-        is done. A goal in brackets is the most that is wanted of that ratio. Peers that sync nothing are compared as they \
+        is done. A goal is the most that is wanted of that share. Peers that sync nothing are compared as they \
         are: plyfold syncs what it writes, unless a row says `--no-sync`.\n"
         .to_owned();
     for name in CASES.iter().map(|case| case.name) {
@@ -71,8 +71,12 @@ fn line(row: &Row, ours: Option<f64>) -> String {
     let value = |value: Option<f64>, unit: &str| {
         value.map_or_else(|| "-".to_owned(), |value| format!("{value:.0} {unit}"))
     };
-    let goal = row.goal.map_or_else(String::new, |goal| format!(" ({goal:.2})"));
-    let ratio = ours.map_or_else(String::new, |ours| format!("{:.2}{goal}", ours / row.cost.wall));
+    let ratio = ours.map_or_else(String::new, |ours| {
+        let ratio = ours / row.cost.wall;
+        let missed = |goal| if ratio > goal { ", missed" } else { "" };
+        let goal = row.goal.map_or_else(String::new, |goal| format!(" (goal {goal:.2}{})", missed(goal)));
+        format!("{ratio:.2}{goal}")
+    });
     let cpu = row.cost.cpu.map_or_else(|| "-".to_owned(), svg::seconds);
     format!(
         "| {} | {} | {ratio} | {cpu} | {} | {} |",
@@ -131,7 +135,7 @@ mod tests {
         };
         let record = Record {
             title: "Layer".to_owned(),
-            rows: vec![row("plyfold", 0.5, None), row("peer", 2.0, Some(0.4))],
+            rows: vec![row("plyfold", 0.5, None), row("peer", 2.0, Some(0.4)), row("rival", 1.0, Some(0.4))],
             skipped: vec!["crane is missing".to_owned()],
             ..Record::default()
         };
@@ -146,7 +150,8 @@ mod tests {
             page.contains(&format!("`{}`.\n", CURVES[CURVES.len() - 1].name)),
             "what is missing is listed: {page}"
         );
-        assert!(page.contains("| peer | 2.00 s | 0.25 (0.40) | 1.50 s | - | - |"), "{page}");
+        assert!(page.contains("| peer | 2.00 s | 0.25 (goal 0.40) | 1.50 s | - | - |"), "{page}");
+        assert!(page.contains("| rival | 1.00 s | 0.50 (goal 0.40, missed) | 1.50 s | - | - |"), "{page}");
         assert!(
             page.contains("Not measured: crane is missing.")
                 && page.contains("| layer | 0.10 s | 1.00 s | 1.00 |"),

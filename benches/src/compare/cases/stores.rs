@@ -27,7 +27,7 @@ pub(crate) fn verify(bench: &Bench) -> Result<Record> {
                       printf X | dd of=\"$f\" bs=1 seek=70000 conv=notrunc 2>/dev/null; ! \"$3\" verify --quiet --store \"$1\"";
         Program::shell(script).out(&damaged).arg(&store).arg(&bench.plyfold.path).run()?;
         std::fs::remove_dir_all(damaged)?;
-        Ok("Checked: the same fails where one byte of a blob is another one.".to_owned())
+        Ok("Checked: it fails once one byte of a blob is changed.".to_owned())
     })
 }
 
