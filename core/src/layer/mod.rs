@@ -7,8 +7,9 @@
 //! Two threads work on a layer: one inflates, the caller's parses and writes. The chunks between them are buffers
 //! of a pool that go round, so memory is bounded for a layer of any size and nothing is copied on the way. The caller's thread
 //! reads ahead of the other, and whichever of the two would wait hashes chunks instead: one of the blob and one of the tar at
-//! once, which takes little more time than one of them. A layer whose bytes come with the first read has no thread of its
-//! own. An error of the thread, a panic included, reaches the caller as an error in place of the end.
+//! once, which takes little more time than one of them. The first 2 MiB of a layer are inflated by the caller's thread, so that
+//! a small layer has no thread of its own. An error of the thread, a panic included, reaches the caller as an error in place of
+//! the end.
 //!
 //! A layer that is no tar, such as an EROFS image, goes through the same threads and checks, and comes out of a
 //! [`LayerTar`] as the same entries: see [`LayerForm`].

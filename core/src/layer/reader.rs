@@ -55,11 +55,11 @@ impl LayerTar {
     /// no thread can be started.
     pub fn new(source: impl Read + Send + 'static, options: LayerOptions) -> Result<Self> {
         options.check()?;
-        let native = options.form.map(|form| Native::new(form, &options));
-        Ok(Self::of(Uncompressed::new(source, &options), native, options))
+        Ok(Self::of(Uncompressed::new(source, &options), options))
     }
 
-    fn of(bytes: Uncompressed, native: Option<Native>, options: LayerOptions) -> Self {
+    fn of(bytes: Uncompressed, options: LayerOptions) -> Self {
+        let native = options.form.map(|form| Native::new(form, &options));
         Self {
             bytes,
             limits: options.limits,
@@ -113,8 +113,7 @@ impl LayerTar {
             return Err(Error::config("a layer that is decoded by an index is not hashed as it comes"));
         }
         options.check()?;
-        let native = options.form.map(|form| Native::new(form, &options));
-        Ok(Self::of(Uncompressed::spans(Spans::new(decoded, options.clone())?), native, options))
+        Ok(Self::of(Uncompressed::spans(Spans::new(decoded, options.clone())?), options))
     }
 
     /// As [`LayerTar::new`], where `source` yields all bytes of `file`. If it is a plain tar,
@@ -147,7 +146,7 @@ impl LayerTar {
             return Self::new(source, options);
         }
         let bytes = Uncompressed::plain(source, file.size(), &options);
-        Ok(Self { file: Some(file), ..Self::of(bytes, None, options) })
+        Ok(Self { file: Some(file), ..Self::of(bytes, options) })
     }
 
     /// The file of [`LayerTar::in_file`], where the tar is in it as it is.
