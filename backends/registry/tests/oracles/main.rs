@@ -35,7 +35,7 @@ use self::peers::{
 use self::registry::DockerRegistry;
 use self::rules::{
     every_rule_on_a_plain_registry, every_rule_over_mutual_tls, every_rule_over_tls,
-    every_rule_through_a_mirror, every_rule_with_a_password, every_rule_with_tokens_of_two_seconds,
+    every_rule_through_a_mirror, every_rule_with_a_password, every_rule_with_tokens_that_expire,
 };
 use self::token::TokenServer;
 
@@ -64,7 +64,7 @@ plyfold_conformance::oracle_tests! {
     every_rule_over_tls needs [DOCKER_REGISTRY];
     every_rule_over_mutual_tls needs [DOCKER_REGISTRY];
     every_rule_with_a_password needs [DOCKER_REGISTRY];
-    every_rule_with_tokens_of_two_seconds needs [DOCKER_REGISTRY];
+    every_rule_with_tokens_that_expire needs [DOCKER_REGISTRY];
     every_rule_through_a_mirror needs [DOCKER_REGISTRY];
 }
 

@@ -36,8 +36,8 @@ pub(super) fn every_rule_with_a_password() -> Verdict {
     judge(Password { auth: htpasswd(folder.path())?, _folder: folder }, &LEFT_OUT)
 }
 
-pub(super) fn every_rule_with_tokens_of_two_seconds() -> Verdict {
-    judge(Token(TokenServer::start(Duration::from_secs(2))?), &LEFT_OUT)
+pub(super) fn every_rule_with_tokens_that_expire() -> Verdict {
+    judge(Token(TokenServer::start(Duration::from_secs(4))?), &LEFT_OUT)
 }
 
 pub(super) fn every_rule_through_a_mirror() -> Verdict {
