@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 
 use crate::artifact::{ArtifactHandle, ArtifactKey, Made};
 use crate::blocking::Stop;
-use crate::cache::{CacheProvider, content};
+use crate::cache::{CacheProvider, content, gzip_index};
 use crate::layer::{Hashing, LayerForm, LayerLimits, LayerOptions, LayerTar};
 use crate::materializers::Materializers;
 use crate::progress::Progress;
@@ -19,6 +19,7 @@ use crate::resumed::BlobOpener;
 use crate::source::ImageSource;
 use crate::stored_blob::StoredBlob;
 use crate::tree::{LayerFile, LayerReader, LayerSource, MergedTree};
+use crate::worker::cores;
 use crate::{Advice, BlobRange, Descriptor, Digest, Error, ErrorKind, Options, Result};
 
 /// The attributes that are read of files.
@@ -115,30 +116,33 @@ impl ImageLayers {
 
     /// The whole image. A bad layer is an error here, before anything is written. For a thread that may wait.
     pub(crate) fn tree(&self, scratch: &Path, stop: &Stop) -> Result<MergedTree> {
-        if self.layers.iter().any(|layer| layer.file.is_some()) {
-            match self.read(scratch, stop, true) {
-                // It was damaged, or removed since it was found.
-                Err(e) if *e.kind() != ErrorKind::Cancelled => {
-                    tracing::warn!(
-                        "the layers are read again, as a file that was made of one cannot be used: {e}"
-                    );
-                }
-                read => return read,
+        let used = Cell::new(false);
+        match self.read(scratch, stop, Some(&used)) {
+            // What was used was damaged, or removed since it was found.
+            Err(e) if used.get() && *e.kind() != ErrorKind::Cancelled => {
+                tracing::warn!(
+                    "the layers are read again, as a file that was made of one, or its index, cannot be used: {e}"
+                );
+                self.read(scratch, stop, None)
             }
+            read => read,
         }
-        self.read(scratch, stop, false)
     }
 
-    /// The whole image, from the files that were made of layers where `by_files`.
-    fn read(&self, scratch: &Path, stop: &Stop, by_files: bool) -> Result<MergedTree> {
+    /// The whole image, by the files that were made of layers and the indexes of blobs, unless `used` is `None`: it says
+    /// afterwards whether there were any.
+    fn read(&self, scratch: &Path, stop: &Stop, used: Option<&Cell<bool>>) -> Result<MergedTree> {
         // The one that is being read.
         let current = Cell::new(None);
         let layers = self.layers.iter().map(|layer| {
             current.set(Some(&layer.blob));
             stop.check()?;
-            match &layer.file {
-                Some((file, reader)) if by_files => file_of(&**file, *reader, &layer.diff_id),
-                _ => self.open(&layer.blob, &layer.diff_id, stop).map(LayerSource::from),
+            match (&layer.file, used) {
+                (Some((file, reader)), Some(used)) => {
+                    used.set(true);
+                    file_of(&**file, *reader, &layer.diff_id)
+                }
+                _ => self.open(&layer.blob, &layer.diff_id, stop, used).map(LayerSource::from),
             }
         });
         let limits = self.limits.tree.clone();
@@ -165,7 +169,14 @@ impl ImageLayers {
     }
 
     /// A layer's blob: its content is compared with the `diff_id`, its digest with what a stream of it yields.
-    fn open(&self, layer: &Descriptor, diff_id: &Digest, stop: &Stop) -> Result<LayerTar> {
+    /// By the blob's index, where it has one and `used` is there to say so.
+    fn open(
+        &self,
+        layer: &Descriptor,
+        diff_id: &Digest,
+        stop: &Stop,
+        used: Option<&Cell<bool>>,
+    ) -> Result<LayerTar> {
         let (file, bytes, layout): (_, Box<dyn Read + Send>, _) = match &self.origin {
             Origin::Cache(cache) => {
                 let opened = async {
@@ -194,6 +205,13 @@ impl ImageLayers {
             scratch: self.scratch.clone(),
             ..LayerOptions::default()
         };
+        if let (Origin::Cache(cache), Some(file), Some(used)) = (&self.origin, &file, used) {
+            let decoded = gzip_index::decoded(&**cache, layer, file, &self.limits, cores());
+            if let Some(decoded) = self.runtime.block_on(decoded)? {
+                used.set(true);
+                return LayerTar::indexed(decoded.stopped_by(stop), options);
+            }
+        }
         match file {
             Some(file) => LayerTar::in_file(bytes, file, options),
             None => LayerTar::new(bytes, options),

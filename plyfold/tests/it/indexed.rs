@@ -42,41 +42,55 @@ async fn index(images: &Images, image: &PulledImage) {
     assert!(index.spans() > 2, "{index:?}");
 }
 
+/// A format of layers, and one of a whole image.
+fn formats() -> [Rootfs; 2] {
+    [Rootfs::erofs_layers(), Rootfs::erofs_flat()]
+}
+
 /// The content of the files that are made.
-async fn made(images: &Images, image: &PulledImage, out: &Path) -> Result<Vec<Vec<u8>>, Error> {
-    let disks = images.materialize(image, &Rootfs::erofs_layers(), out).await?;
-    Ok(disks.layers.iter().map(|file| fs::read(file).unwrap()).collect())
+async fn made(
+    images: &Images,
+    image: &PulledImage,
+    rootfs: &Rootfs,
+    out: &Path,
+) -> Result<Vec<Vec<u8>>, Error> {
+    let disks = images.materialize(image, rootfs, out).await?;
+    Ok(disks.files.iter().map(|file| fs::read(&file.path).unwrap()).collect())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_layer_with_an_index_becomes_the_same_file() {
-    let dir = tempfile::tempdir().unwrap();
-    let (images, image) = stored(&dir, "without").await;
-    let expected = made(&images, &image, &dir.path().join("a")).await.unwrap();
-    let (images, image) = stored(&dir, "with").await;
-    index(&images, &image).await;
-    assert!(made(&images, &image, &dir.path().join("b")).await.unwrap() == expected);
-    assert_eq!(images.verify(&Verify::default()).await.unwrap().damage, []);
+    for rootfs in formats() {
+        let dir = tempfile::tempdir().unwrap();
+        let (images, image) = stored(&dir, "without").await;
+        let expected = made(&images, &image, &rootfs, &dir.path().join("a")).await.unwrap();
+        let (images, image) = stored(&dir, "with").await;
+        index(&images, &image).await;
+        assert!(made(&images, &image, &rootfs, &dir.path().join("b")).await.unwrap() == expected);
+        assert_eq!(images.verify(&Verify::default()).await.unwrap().damage, []);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_blob_with_an_index_is_found_as_without() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut outcomes = Vec::new();
-    for name in ["without", "with"] {
-        let (images, image) = stored(&dir, name).await;
-        if name == "with" {
-            index(&images, &image).await;
+    for rootfs in formats() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut outcomes = Vec::new();
+        for name in ["without", "with"] {
+            let (images, image) = stored(&dir, name).await;
+            if name == "with" {
+                index(&images, &image).await;
+            }
+            let digest = image.layers.last().unwrap().descriptor.digest();
+            let path = image.path.join("blobs/sha256").join(digest.digest());
+            let mut bytes = fs::read(&path).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            fs::remove_file(&path).unwrap();
+            fs::write(&path, bytes).unwrap();
+            let outcome = made(&images, &image, &rootfs, &dir.path().join(name)).await.unwrap_err();
+            outcomes.push((outcome.kind().clone(), outcome.message().to_owned()));
         }
-        let digest = image.layers.last().unwrap().descriptor.digest();
-        let path = image.path.join("blobs/sha256").join(digest.digest());
-        let mut bytes = fs::read(&path).unwrap();
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
-        fs::remove_file(&path).unwrap();
-        fs::write(&path, bytes).unwrap();
-        let outcome = made(&images, &image, &dir.path().join(name)).await.unwrap_err();
-        outcomes.push((outcome.kind().clone(), outcome.message().to_owned()));
+        assert_eq!(outcomes[0], outcomes[1]);
     }
-    assert_eq!(outcomes[0], outcomes[1]);
 }
