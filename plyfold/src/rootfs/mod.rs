@@ -52,8 +52,8 @@ impl Images {
     /// **A file that may be a hard link must not be written to**;
     /// [`FileOptions::copy`](crate::atomic_file::FileOptions::copy) asks for files of `out`'s own, with their mode and owner.
     ///
-    /// The names `layer-NUMBER.erofs`, `layer-NUMBER.erofs.dmverity`, `merged.erofs`, `rootfs.vmdk`, `rootfs.ext4` and
-    /// `upper.ext4` in `out` are those of the set, and so are `.plyfold-image`, which says which image they are of, and the
+    /// The names `layer-NUMBER.erofs`, `layer-NUMBER.erofs.dmverity`, `merged.erofs` and `rootfs.vmdk` in `out` are those of an older set
+    /// where its record, `.plyfold-image`, has them, which says which image they are of; so are `rootfs.ext4`, `upper.ext4` and the
     /// names of other formats that the older set has listed in `.plyfold-set`, unless that file is a copy. Files of an older
     /// set are removed when the new one is complete, except a `rootfs.ext4` and an `upper.ext4` that the new one does not
     /// replace. Anything else in `out` stays, and a file that would be in the way of a new one is refused.

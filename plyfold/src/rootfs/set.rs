@@ -11,7 +11,7 @@
 //! Of several that make a set in one folder at the same time, one after the other looks at what is there and publishes: they
 //! lock the folder. A new folder has the lock of its set from the start.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -117,7 +117,7 @@ impl<'a> Set<'a> {
     /// them.
     ///
     /// # Errors
-    /// [`Config`](plyfold_core::ErrorKind::Config) when there is a file of such a name that no set has listed.
+    /// [`Config`](plyfold_core::ErrorKind::Config) when there is a file of such a name that no set has recorded or listed.
     pub(super) fn declare<'n>(&mut self, names: impl IntoIterator<Item = &'n str>) -> Result<()> {
         let names: Vec<&str> = names.into_iter().collect();
         let older = SetNames::listed_in(self.out);
@@ -356,25 +356,41 @@ impl<'a> Set<'a> {
             // It may have come since the set was declared.
             refuse_foreign(&older, folder, name)?;
         }
-        for name in place::names(folder).map_err(publishing)? {
+        let is_removed = |name: &OsString| {
             let is_replaced = self.names.iter().any(|new| OsStr::new(new) == name);
-            let is_file = fs::symlink_metadata(folder.join(&name)).is_ok_and(|found| found.is_file());
+            let is_file = fs::symlink_metadata(folder.join(name)).is_ok_and(|found| found.is_file());
             let is_kept = WRITTEN.iter().any(|written| OsStr::new(written) == name) && !is_replaced;
-            if is_file && older.has(&name) && !is_kept {
-                moves.make(&folder.join(&name), &moves.old.join(&name))?;
-            }
+            is_file && older.has(name) && !is_kept
+        };
+        let mut removed = place::names(folder).map_err(publishing)?;
+        removed.retain(is_removed);
+        // What says which files are the set's goes last, and comes first: a part of a set is known as one, too.
+        let (telling, others): (Vec<OsString>, Vec<OsString>) =
+            removed.into_iter().partition(|name| names::tells(name));
+        for name in others {
+            moves.make(&folder.join(&name), &moves.old.join(&name))?;
+        }
+        self.sync_moves(folder, moves)?;
+        for name in telling {
+            moves.make(&folder.join(&name), &moves.old.join(&name))?;
         }
         let is_last = |name: &&String| self.referring.contains(*name) || *name == MERGED || *name == VMDK;
         let (last, first): (Vec<&String>, Vec<&String>) = self.names.iter().partition(is_last);
+        let (telling, first): (Vec<&String>, Vec<&String>) =
+            first.into_iter().partition(|name| names::tells(OsStr::new(name)));
+        let appear =
+            |name: &String, moves: &mut Moves| moves.make(&self.stage.path().join(name), &folder.join(name));
+        telling.into_iter().try_for_each(|name| appear(name, moves))?;
         for names in [first, last] {
-            if !moves.done.is_empty() {
-                self.sync(folder)?;
-            }
-            for name in names {
-                moves.make(&self.stage.path().join(name), &folder.join(name))?;
-            }
+            self.sync_moves(folder, moves)?;
+            names.into_iter().try_for_each(|name| appear(name, moves))?;
         }
         Ok(())
+    }
+
+    /// Makes what was renamed so far durable.
+    fn sync_moves(&self, folder: &Path, moves: &Moves) -> Result<()> {
+        if moves.done.is_empty() { Ok(()) } else { self.sync(folder) }
     }
 
     fn sync(&self, folder: &Path) -> Result<()> {
@@ -392,12 +408,12 @@ fn publishing(e: io::Error) -> Error {
     Error::io("publishing the output", e)
 }
 
-/// Refuses to replace a file of the user's.
+/// Refuses to replace a file that is none of the older set's.
 fn refuse_foreign(older: &SetNames, folder: &Path, name: &str) -> Result<()> {
     if older.has(OsStr::new(name)) || fs::symlink_metadata(folder.join(name)).is_err() {
         return Ok(());
     }
-    Err(Error::config(format!("the output directory has a file {name} that plyfold has not written"))
+    Err(Error::config(format!("the output directory has a file {name} that is not of the set there"))
         .with_context("path", folder.join(name).display())
         .with_hint("move it away, or choose another directory"))
 }

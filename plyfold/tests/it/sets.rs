@@ -86,3 +86,28 @@ async fn a_set_is_what_was_made() {
         assert_eq!(found, (ErrorKind::NotFound, Some(first.display().to_string())));
     }
 }
+
+/// Files of other tools by names that sets have: they stay, or are in the way.
+#[test]
+fn files_of_others_are_neither_removed_nor_replaced() {
+    let place = Place::new();
+    fs::create_dir(place.path("vm")).unwrap();
+    let theirs = ["layer-07.erofs", "layer-08.erofs.dmverity", "rootfs.vmdk"];
+    for name in theirs {
+        fs::write(place.path(&format!("vm/{name}")), name).unwrap();
+    }
+    let line = "materialize oci:examples/sample:latest --platform linux/amd64 --out {}/vm --as";
+    // The second time there is a set, which they are no part of.
+    for format in ["erofs-layers", "erofs-layers", "erofs"] {
+        let run = place.run(&format!("{line} {format}"));
+        assert!(run.contains("[exit 0]"), "{run}");
+        for name in theirs {
+            assert_eq!(fs::read_to_string(place.path(&format!("vm/{name}"))).unwrap(), name, "{format}");
+        }
+    }
+    assert!(!fs::exists(place.path("vm/layer-00.erofs")).unwrap(), "that of the older set");
+    let told = place.told(&format!("{line} vmdk"));
+    assert!(told.is_refused("config") && told.code == Some(2), "{told:?}");
+    assert!(told.error["context"]["path"].as_str().unwrap().ends_with("vm/rootfs.vmdk"), "{told:?}");
+    assert!(DiskSet::open(place.path("vm").as_ref()).is_ok(), "the older set is there");
+}

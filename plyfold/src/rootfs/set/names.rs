@@ -1,8 +1,9 @@
 //! Which files in an output folder are those of a set.
 //!
 //! Files of an older set are removed, so a name belongs to one only when that is certain. Those of layers, with and without
-//! `.dmverity`, the constants below and the record of the image always do, all others when the older set has listed them. A
-//! format may be called anything, such as `rootfs.tar`, and a file of that name may be the user's.
+//! `.dmverity`, and the constants below do where the record of the older set has them, all others when the older set has
+//! listed them. A format may be called anything, such as `rootfs.tar`, and a file of that name may be the user's; so may a
+//! `layer-00.erofs` or a `merged.erofs` of another tool.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -10,7 +11,8 @@ use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use plyfold_core::snapshot::RECORD;
+use plyfold_core::manifest::limits;
+use plyfold_core::snapshot::{RECORD, SetRecord};
 
 use crate::regular_file;
 
@@ -27,13 +29,31 @@ pub(super) const LIST: &str = ".plyfold-set";
 /// A list that is longer was not written here: 10,000 layers take 160 KiB.
 const LONGEST: u64 = 1 << 20;
 
-/// The names that a set has listed.
+/// The names that a set has listed and recorded.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(super) struct SetNames(BTreeSet<String>);
+pub(super) struct SetNames {
+    listed: BTreeSet<String>,
+    known: Known,
+}
+
+/// Which of the names that sets have without a list are those of the set.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+enum Known {
+    /// Those that the record has.
+    Recorded(BTreeSet<String>),
+    /// All of them.
+    #[default]
+    All,
+}
 
 impl SetNames {
-    /// What the list of an older set in a folder says; nothing where there is none that can be read.
+    /// What the list and the record of an older set in a folder say; nothing where there is neither.
     pub(super) fn listed_in(folder: &Path) -> Self {
+        Self { known: Known::in_folder(folder), ..Self::waiting_in(folder) }
+    }
+
+    /// The same in a folder of our own, in which files wait: nothing else has these names there.
+    pub(super) fn waiting_in(folder: &Path) -> Self {
         Self::read(folder).map_or_else(Self::default, |names| Self::of(names.lines()))
     }
 
@@ -50,24 +70,49 @@ impl SetNames {
     /// Those of the names that have to be listed. What no set can have, such as `../a`, is left out.
     pub(super) fn of<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
         let others = names.into_iter().filter(|name| is_name(name) && !is_known(name));
-        Self(others.map(str::to_owned).collect())
+        Self { listed: others.map(str::to_owned).collect(), known: Known::All }
     }
 
     /// Whether a name is one of the set.
     pub(super) fn has(&self, name: &OsStr) -> bool {
         name.to_str()
-            .is_some_and(|name| name == LIST || name == RECORD || is_known(name) || self.0.contains(name))
+            .is_some_and(|name| tells(OsStr::new(name)) || self.known.has(name) || self.listed.contains(name))
     }
 
     /// Whether no list is needed.
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.listed.is_empty()
     }
 
     /// The list as it is written to a file of this inode.
     pub(super) fn list(&self, inode: u64) -> String {
-        let lines: String = self.0.iter().flat_map(|name| [name, "\n"]).collect();
+        let lines: String = self.listed.iter().flat_map(|name| [name, "\n"]).collect();
         format!("{inode}\n{lines}")
+    }
+}
+
+impl Known {
+    fn in_folder(folder: &Path) -> Self {
+        let Ok(Some(record)) = regular_file::open(folder, RECORD) else {
+            return Self::Recorded(BTreeSet::new());
+        };
+        let mut bytes = Vec::new();
+        let read = record.take(limits::CONFIG + 1).read_to_end(&mut bytes);
+        match read.map_err(Into::into).and_then(|_| SetRecord::parse(&bytes)) {
+            Ok(record) => Self::Recorded(record.files.into_iter().map(|file| file.name).collect()),
+            // That of another version: there is a set, but which files are its own is not known.
+            Err(_) => Self::All,
+        }
+    }
+
+    /// Whether a name is one of the set. Disks that guests write to are not in the record of a set that came later; what was
+    /// written to is kept in any case.
+    fn has(&self, name: &str) -> bool {
+        is_known(name)
+            && match self {
+                Self::Recorded(names) => names.contains(name) || WRITTEN.contains(&name),
+                Self::All => true,
+            }
     }
 }
 
@@ -80,7 +125,12 @@ pub(in super::super) fn left_in(
     left.filter(|path| path.symlink_metadata().is_ok())
 }
 
-/// Names that a set always has: `layer-NUMBER.erofs`, `layer-NUMBER.erofs.dmverity` and the constants.
+/// Whether it is the name of a file that says which files are the set's.
+pub(super) fn tells(name: &OsStr) -> bool {
+    name == LIST || name == RECORD
+}
+
+/// Names that a set has without a list: `layer-NUMBER.erofs`, `layer-NUMBER.erofs.dmverity` and the constants.
 fn is_known(name: &str) -> bool {
     let layer = name.strip_suffix(".dmverity").unwrap_or(name);
     let number = layer.strip_prefix("layer-").and_then(|rest| rest.strip_suffix(".erofs"));

@@ -71,7 +71,7 @@ fn is_stage(name: &OsStr) -> bool {
 
 /// Removes the files that are a set's, and the folder if it is empty then.
 fn remove_files(folder: &Path) {
-    let set = SetNames::listed_in(folder);
+    let set = SetNames::waiting_in(folder);
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
         if set.has(&name) || left::is_temporary(&name) {

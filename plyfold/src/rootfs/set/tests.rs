@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use super::staging_folder::OLD as OLD_FOLDER;
 use super::*;
+use plyfold_core::snapshot::RECORD;
 
-/// What a folder has: names with their content, of the list without its first line.
+/// What a folder has: names with their content, of the list without its first line, and without the record.
 fn content(folder: &Path) -> BTreeMap<String, String> {
     let names = place::names(folder).unwrap();
     let read = |name: OsString| {
@@ -16,7 +17,12 @@ fn content(folder: &Path) -> BTreeMap<String, String> {
         let names = text.split_once('\n').filter(|_| name == LIST).map(|(_, names)| names.to_owned());
         (name.into_string().unwrap(), names.unwrap_or(text))
     };
-    names.into_iter().map(read).collect()
+    names.into_iter().filter(|name| name != RECORD).map(read).collect()
+}
+
+/// Adds a record, as every set has one. It is that of another version: which files are the set's is not known.
+fn add_record(set: &mut Set<'_>) -> Result<()> {
+    set.add(RECORD, |file| Ok(file.write_all(b"{}")?)).map(drop)
 }
 
 /// Writes a list as sets do.
@@ -42,6 +48,7 @@ fn publish(out: &Path, names: &[(&str, &str)], between: impl FnOnce(&Path)) -> R
         let (path, _) = set.add(name, write)?;
         assert_eq!(path, out.join(name));
     }
+    add_record(&mut set)?;
     between(set.stage.path());
     set.publish().map(|note| assert_eq!(note, None))
 }
@@ -217,7 +224,7 @@ fn a_list_names_no_other_files() {
     let set = SetNames::of(names);
     assert_eq!(set.list(7), "7\nrootfs.cpio\n");
     let dir = tempfile::tempdir().unwrap();
-    let listed = || SetNames::listed_in(dir.path());
+    let listed = || SetNames::waiting_in(dir.path());
     assert_eq!(listed(), SetNames::default());
     write_list(dir.path(), &names.join("\n"));
     assert_eq!(listed(), set);
@@ -267,6 +274,31 @@ fn an_upper_that_was_written_to_is_never_replaced() {
     let error = publish(&out, &[(UPPER, &disk)], |_| {}).unwrap_err();
     assert_eq!(*error.kind(), ErrorKind::Config, "{error}");
     assert_eq!(content(&out), before);
+}
+
+/// Without a record no file is a set's, whatever it is called.
+#[test]
+fn files_of_such_names_are_the_users_where_no_set_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    fs::create_dir(&out).unwrap();
+    for (name, _) in SET {
+        fs::write(out.join(name), "theirs").unwrap();
+    }
+    let before = content(&out);
+    let error = publish(&out, &SET, |_| {}).unwrap_err();
+    assert_eq!(*error.kind(), ErrorKind::Config, "{error}");
+    assert_eq!(content(&out), before);
+    publish(&out, &[(VMDK, "new")], |_| {}).unwrap();
+    let mut after = before.clone();
+    after.insert(VMDK.to_owned(), "new".to_owned());
+    assert_eq!(content(&out), after);
+    // One that comes while the set is made.
+    fs::remove_file(out.join(RECORD)).unwrap();
+    let late = |_: &Path| fs::write(out.join("layer-07.erofs"), "theirs").unwrap();
+    publish(&out, &[("layer-07.erofs", "new")], late).unwrap_err();
+    assert_eq!(content(&out).get("layer-07.erofs").unwrap(), "theirs");
+    assert_eq!(content(dir.path()).len(), 1);
 }
 
 #[test]
@@ -334,6 +366,7 @@ fn who_finds_a_new_folder_in_the_place_of_nothing_waits_for_its_set() {
     let stop = Stop::default();
     let mut first = Set::new(&out, FileOptions::default(), &stop).unwrap();
     first.add(MERGED, |_| Ok(())).unwrap();
+    add_record(&mut first).unwrap();
     let (tell, told) = mpsc::channel();
     let (go_on, goes_on) = mpsc::channel();
     let second = out.clone();
