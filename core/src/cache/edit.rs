@@ -82,13 +82,17 @@ async fn made(
         listed: 0,
         absent: 0,
         not_there: None,
+        is_changed: false,
     };
     let (made, documents) = rewrite(&mut work, &root).await.map_err(|e| e.with_image(image))?;
-    let root = made.ok_or_else(|| Error::from(EditFault::NoImage).with_image(image).with_endpoint(cache))?;
-    let Work { configs, images, listed, absent, not_there, .. } = work;
+    let made = made.ok_or_else(|| Error::from(EditFault::NoImage).with_image(image).with_endpoint(cache))?;
+    let Work { configs, images, listed, absent, not_there, is_changed, .. } = work;
+    // Of an index that stays nothing is left out.
+    let is_left = !is_changed && edit.platforms == Platforms::All;
+    let made = if is_left { root } else { made };
     let documents = documents.iter().map(|raw| (raw.descriptor().clone(), raw.bytes().clone()));
     let documents: Vec<(Descriptor, Bytes)> = configs.into_iter().chain(documents).collect();
-    if absent > 0 {
+    if absent > 0 && !is_left {
         let message =
             format!("{image}: {absent} of {listed} images of the index are not here, and are left out");
         edit.progress.emit(Event::Warning { message });
@@ -97,20 +101,25 @@ async fn made(
         let message = format!("{image}: {what} is not there, and cannot be removed");
         edit.progress.emit(Event::Warning { message });
     }
-    if attestations > 0 {
+    if !is_changed {
+        let message = format!("{image}: nothing is to be changed, and the image stays as it is");
+        edit.progress.emit(Event::Warning { message });
+    }
+    if attestations > 0 && !is_left {
         let message = format!(
             "{image}: {attestations} attestations of the index are about the image before the change, and are left out"
         );
         edit.progress.emit(Event::Warning { message });
     }
+    let documents = if is_left { Vec::new() } else { documents };
     let _new = stored(cache, edit, &documents).await.map_err(|e| e.with_image(name))?;
     if edit.layers.iter().any(NewLayer::leans_on_lower) {
         for image in &images {
             check_stack(cache, name, image).await.map_err(|e| e.with_image(name))?;
         }
     }
-    CacheTarget(dyn_clone::clone_box(cache)).push_names(&[(name.clone(), root.clone())]).await?;
-    Ok(root.descriptor().clone())
+    CacheTarget(dyn_clone::clone_box(cache)).push_names(&[(name.clone(), made.clone())]).await?;
+    Ok(made.descriptor().clone())
 }
 
 /// Reads all layers of an image, to see that they can be put on each other: a hard link of one may lead to no file below.
@@ -155,6 +164,8 @@ struct Work<'a> {
     absent: usize,
     /// What is to be removed, and is in none of the images so far.
     not_there: Option<BTreeSet<String>>,
+    /// Whether one of the images so far becomes another one.
+    is_changed: bool,
 }
 
 impl Work<'_> {
@@ -165,6 +176,7 @@ impl Work<'_> {
         if self.bytes > CONFIGS {
             return Err(Error::limit(format!("the images have more than {} of configs", Size(CONFIGS))));
         }
+        self.is_changed |= made.is_changed;
         self.configs.push(made.config);
         self.not_there = Some(match self.not_there.take() {
             None => made.not_there,

@@ -18,6 +18,8 @@ pub(crate) struct Edited {
     pub(crate) manifest: RawManifest,
     /// What was to be removed, and was not there.
     pub(crate) not_there: BTreeSet<String>,
+    /// Whether it is another image than before.
+    pub(crate) is_changed: bool,
 }
 
 /// The image of `raw` and `config`, changed.
@@ -29,26 +31,56 @@ pub(crate) fn edited(raw: &RawManifest, config: &RawConfig, edit: &Edit) -> Resu
     {
         return Err(EditFault::LayerForm(layer.media_type().to_string()).into());
     }
+    let not_there = not_there(raw, config, &edit.config)?;
+    if is_docker && !edit.config.annotations.is_empty() {
+        return Err(EditFault::DockerAnnotation.into());
+    }
+    if edit.layers.is_empty() && changes_nothing(raw, config, &edit.config)? {
+        let config = (config.descriptor().clone(), config.bytes().clone());
+        return Ok(Edited { config, manifest: raw.clone(), not_there, is_changed: false });
+    }
     let layers: Vec<Descriptor> =
         edit.layers.iter().map(|layer| described(layer, is_docker)).collect::<Result<_>>()?;
     let bytes = Bytes::from(config_of(config, edit)?);
     let mut entry = config.descriptor().clone();
     entry.set_digest(digest::sha256(&bytes));
     entry.set_size(bytes.len() as u64);
-    if is_docker && !edit.config.annotations.is_empty() {
-        return Err(EditFault::DockerAnnotation.into());
-    }
     let document = manifest_of(raw, &entry, &layers, &edit.config)?;
     let manifest = RawManifest::new(document, Some(raw.descriptor().media_type()))?;
     // As every reader will see it.
     RawConfig::new(manifest.image()?, bytes.clone())?;
-    let not_there = not_there(raw, config, &edit.config)?;
-    Ok(Edited { config: (entry, bytes), manifest, not_there })
+    Ok(Edited { config: (entry, bytes), manifest, not_there, is_changed: true })
 }
 
 fn not_there(raw: &RawManifest, config: &RawConfig, change: &ConfigChange) -> Result<BTreeSet<String>> {
     let document = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).map_err(invalid);
     change.not_there(&document(config.bytes())?, &document(raw.bytes())?)
+}
+
+/// Whether the documents say already what they are to say.
+fn changes_nothing(raw: &RawManifest, config: &RawConfig, change: &ConfigChange) -> Result<bool> {
+    let document = |bytes: &[u8]| serde_json::from_slice::<Map<String, Value>>(bytes).map_err(invalid);
+    let (mut configured, mut annotated) = (document(config.bytes())?, document(raw.bytes())?);
+    change.apply(&mut configured)?;
+    change.annotate(&mut annotated)?;
+    let is_same = |before: Map<String, Value>, after: Map<String, Value>, key: &str| {
+        said(before.get(key)) == said(after.get(key))
+    };
+    Ok(is_same(document(config.bytes())?, configured, "config")
+        && is_same(document(raw.bytes())?, annotated, "annotations"))
+}
+
+/// What an object says: without what is empty, which stands for nothing.
+fn said(of: Option<&Value>) -> Map<String, Value> {
+    let is_empty = |value: &Value| match value {
+        Value::Null => true,
+        Value::Array(list) => list.is_empty(),
+        Value::Object(object) => object.is_empty(),
+        _ => false,
+    };
+    let mut object = of.and_then(Value::as_object).cloned().unwrap_or_default();
+    object.retain(|_, value| !is_empty(value));
+    object
 }
 
 fn described(layer: &NewLayer, is_docker: bool) -> Result<Descriptor> {

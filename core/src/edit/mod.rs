@@ -2,7 +2,8 @@
 //! layers alone](NewImage).
 //!
 //! [`CacheProviderExt::edit`](crate::CacheProviderExt::edit) makes one image of another one. It rewrites the documents as JSON:
-//! fields that plyfold does not know stay, and so do the layers, byte for byte. The same edit of the same image gives the
+//! fields that plyfold does not know stay, and so do the layers, byte for byte. An edit after which all images say what they said before
+//! makes none. The same edit of the same image gives the
 //! same digests: no clock is read, and the new image says of its creation what the first one says.
 
 mod change;

@@ -381,7 +381,8 @@ async fn what_is_not_there_and_to_be_removed_is_told() {
         })
     };
     for (edit, count) in
-        [(unset("A", "l", "a", "80/tcp", "/data"), 0), (unset("B", "m", "b", "80/udp", "/other"), 5)]
+        // Of each, and that nothing is changed.
+        [(unset("A", "l", "a", "80/tcp", "/data"), 0), (unset("B", "m", "b", "80/udp", "/other"), 6)]
     {
         let (progress, mut events) = Progress::channel();
         let edit = Edit { progress, ..edit };
@@ -396,6 +397,45 @@ async fn what_is_not_there_and_to_be_removed_is_told() {
             warnings += usize::from(matches!(event, plyfold::progress::Event::Warning { .. }));
         }
         assert_eq!(warnings, count);
+    }
+}
+
+/// What is already as it is asked for is no change: the same image, with its attestations, and no one more item of the history.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_of_which_nothing_is_changed_stays_as_it_is() {
+    let names = || vec!["none".to_owned()];
+    let unset = set(|config| {
+        (config.unset_env, config.unset_labels, config.unset_annotations) = (names(), names(), names());
+        (config.unset_ports, config.unset_volumes) = (vec!["9".to_owned()], names());
+        config.stop_signal = Some(String::new());
+    });
+    let annotated = set(|config| {
+        config.annotations = vec![("a".into(), "1".into())];
+        config.env = vec![("A".into(), "1".into())];
+        config.unset_labels = names();
+    });
+    for sample in [
+        samples::image(),
+        samples::docker_image(),
+        samples::index(),
+        samples::sparse_index(),
+        samples::attested(),
+    ] {
+        let (_folder, images) = stored(&sample).await;
+        let name = reference::parse(NAME).unwrap();
+        let before = images.cache().find_descriptor(&name).await.unwrap().unwrap();
+        let made = edited(&images, &unset).await.unwrap();
+        assert_eq!(made.digest(), before.digest());
+        let new = reference::parse(NEW).unwrap();
+        let named = images.cache().find_descriptor(&new).await.unwrap().unwrap();
+        assert_eq!(named.digest(), before.digest());
+        if sample.name == samples::docker_image().name {
+            continue;
+        }
+        let changed = edited(&images, &annotated).await.unwrap();
+        assert_ne!(changed.digest(), before.digest());
+        let again = images.cache().edit(&new, &annotated, &new).await.unwrap();
+        assert_eq!(again.digest(), changed.digest());
     }
 }
 
