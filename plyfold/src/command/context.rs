@@ -146,11 +146,13 @@ pub(crate) fn backends() -> Result<Backends> {
     Ok(Backends::linked()?.without("memory"))
 }
 
-/// Refuses a new name that is a digest, such as `sha256:…`, read as the repository `sha256` and a tag.
+/// Refuses a new name that is a digest or the beginning of one, such as `sha256:…`, read as the repository `sha256` and a tag.
 pub(crate) fn refuse_digest(name: &Reference) -> Result<()> {
     let algorithm = name.repository().rsplit('/').next().unwrap_or_default();
-    let text = format!("{algorithm}:{}", name.tag().unwrap_or_default());
-    if digest::parse(&text).is_err() {
+    let tag = name.tag().unwrap_or_default();
+    let is_hex = tag.bytes().all(|byte| byte.is_ascii_hexdigit() && !byte.is_ascii_uppercase());
+    let is_short = ["sha256", "sha384", "sha512"].contains(&algorithm) && !tag.is_empty() && is_hex;
+    if !is_short && digest::parse(&format!("{algorithm}:{tag}")).is_err() {
         return Ok(());
     }
     let error = Error::config("the new name is a digest, without a repository and a tag");

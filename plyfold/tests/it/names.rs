@@ -186,6 +186,9 @@ fn a_digest_is_no_new_name_and_the_store_no_repository() {
         "copy oci:examples/sample:latest oci:{}/to:DIGEST",
         "push localhost/sample oci-archive:{}/to.tar:DIGEST",
         "tags store",
+        "tag localhost/sample sha256:abc",
+        "tag localhost/sample sha512:0123456789ab",
+        "config localhost/sample --user 1 --tag localhost/sha256:abc",
     ] {
         let told = place.told(&line.replace("DIGEST", &digest));
         assert!(told.is_refused("config"), "{line}: {told:?}");
