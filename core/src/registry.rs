@@ -312,6 +312,18 @@ pub trait ImageRegistry: DynClone + Debug + Display + Send + Sync + 'static {
         Ok(())
     }
 
+    /// Looks whether images can be stored here, as far as that can be seen without storing anything: for what is said of a
+    /// push before it is made.
+    ///
+    /// The provided body is for media that say so only when something is pushed.
+    ///
+    /// # Errors
+    /// Those of [`push_blob`](Self::push_blob) that are known already: [`NotFound`](crate::ErrorKind::NotFound) for a file in a folder
+    /// that is not there, [`Config`](crate::ErrorKind::Config) where something else is, [`Io`](crate::ErrorKind::Io).
+    async fn check_target(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Protects content from being collected until the lease is dropped, present or not: for a push, which relies on
     /// what it has found or stored until a name points to it.
     ///
@@ -386,6 +398,7 @@ crate::forward! {
     async push_names(names: &[(Reference, RawManifest)]) -> Result<()>;
     async push_sparse(names: &[(Reference, RawManifest)], absent: &[Digest]) -> Result<()>;
     async push_referrers(repository: &Reference, manifests: &[RawManifest]) -> Result<()>;
+    async check_target() -> Result<()>;
     async lease(content: &[Digest]) -> Result<Lease>;
     async delete(reference: &Reference) -> Result<()>;
     async delete_blob(reference: &Reference, digest: &Digest) -> Result<()>;

@@ -19,7 +19,7 @@ use crate::Config;
 use crate::images::Images;
 use crate::members::Member;
 use crate::spool;
-use crate::write::{Change, Writer, partial, take_left, there_is};
+use crate::write::{Change, Writer, check, partial, take_left};
 
 plyfold_core::register!(Backend {
     schemes: &["docker-archive", "oci-archive"],
@@ -236,11 +236,14 @@ impl ImageRegistry for Archive {
         self.writer.append(guard, blob).await.map_err(|e| e.with_endpoint(self))
     }
 
+    async fn check_target(&self) -> Result<()> {
+        let path = self.path.clone();
+        blocking(move |_| check(&path)).await.map_err(|e| e.with_endpoint(self))
+    }
+
     async fn lease(&self, _: &[Digest]) -> Result<Lease> {
         // Before the first look of a copy: a pipe would be read as an archive that is there, by what is to write it.
-        let path = self.path.clone();
-        let looked = blocking(move |_| there_is(&path).map(drop)).await;
-        looked.map(|()| Lease::none()).map_err(|e| e.with_endpoint(self))
+        self.check_target().await.map(|()| Lease::none())
     }
 
     fn push_concurrency(&self) -> usize {

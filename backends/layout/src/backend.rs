@@ -233,6 +233,11 @@ impl ImageRegistry for Layout {
         self.store.list_referrers(repository, manifests).await.map_err(|e| e.with_image(repository))
     }
 
+    async fn check_target(&self) -> Result<()> {
+        let store = self.store.clone();
+        self.store.work(move |_| store.check()).await
+    }
+
     async fn lease(&self, content: &[Digest]) -> Result<Lease> {
         self.prepare().await?;
         self.store.lease(content).await

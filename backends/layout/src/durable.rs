@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use plyfold_core::durable::{parent, sync_folder};
 use plyfold_core::{Error, Result};
+use rustix::fs::{Access, AtFlags, CWD};
 use rustix::io::Errno;
 
 use crate::files;
@@ -53,6 +54,15 @@ pub(crate) fn folder(root: &Root, components: &[&str], private: bool) -> Result<
 /// Syncs the directories in a directory.
 pub(crate) fn sync_folders(path: &Path) -> Result<()> {
     files::for_each(path, |entry, found| if found.is_dir() { sync_folder(&entry.path()) } else { Ok(()) })
+}
+
+/// Looks whether this user can write to a folder.
+pub(crate) fn check_folder(path: &Path) -> Result<()> {
+    match rustix::fs::accessat(CWD, path, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS) {
+        // Where the kernel does not say, a write does.
+        Ok(()) | Err(Errno::INVAL | Errno::NOSYS) => Ok(()),
+        Err(e) => Err(refused(format!("writing to {}", path.display()), e.into())),
+    }
 }
 
 /// An error of a write to the layout.

@@ -1,6 +1,6 @@
 //! A cache as the target of a copy.
 
-use std::fmt;
+use std::{fmt, io};
 
 use async_trait::async_trait;
 
@@ -67,6 +67,13 @@ impl ImageRegistry for CacheTarget {
             self.put(manifest).await?;
         }
         attach::list(&self.0, repository, manifests).await
+    }
+
+    async fn check_target(&self) -> Result<()> {
+        if !self.0.is_read_only() {
+            return Ok(());
+        }
+        Err(Error::io("storing an image", io::ErrorKind::ReadOnlyFilesystem.into()).with_endpoint(self))
     }
 
     async fn lease(&self, content: &[Digest]) -> Result<Lease> {

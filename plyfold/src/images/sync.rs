@@ -54,6 +54,11 @@ impl Images {
     ) -> Result<SyncReport> {
         let mut places = Places::new(self);
         let target = Target::open(&mut places, target).await?;
+        // Before anything is read. Where nothing changes, nothing is written.
+        let is_writable = match target.registry.check_target().await {
+            Err(e) if *e.kind() != ErrorKind::Io => return Err(e),
+            is_writable => is_writable,
+        };
         if !options.since.is_empty() {
             target.archive()?;
         }
@@ -69,6 +74,9 @@ impl Images {
             }
         }
         drop(looks);
+        if options.dry_run && found.iter().any(|found| is_copied(found, options)) {
+            is_writable?;
+        }
         // Two that have no name may become one, which the platforms choose of both.
         let mut taken = HashSet::new();
         found.retain(|one| one.name.target.digest().is_none() || taken.insert(one.name.target.whole()));
@@ -170,6 +178,10 @@ async fn is_complete(image: &Chosen, at: &Reference, target: &Target) -> Result<
     }
 }
 
+fn is_copied(found: &Found, options: &SyncOptions) -> bool {
+    options.refresh || !found.is_there
+}
+
 /// Copies what has changed.
 async fn copy(
     report: &mut SyncReport,
@@ -177,7 +189,7 @@ async fn copy(
     target: &Target,
     options: &SyncOptions,
 ) -> Result<()> {
-    let is_copied = |found: &&Found| options.refresh || !found.is_there;
+    let is_copied = |found: &&Found| is_copied(found, options);
     let jobs: Vec<CopyFrom<'_>> = found.iter().filter(is_copied).map(Found::job).collect();
     let copying = CopyOptions {
         concurrency: options.concurrency,

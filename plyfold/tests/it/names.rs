@@ -239,3 +239,53 @@ fn a_file_is_not_written_by_the_name_of_a_directory() {
     }
     assert_eq!(place.files(), [] as [&str; 0]);
 }
+
+/// An archive is a file with a name: said before any work, of which nothing is left.
+#[test]
+fn an_archive_is_no_directory_and_no_stream() {
+    let place = Place::new();
+    fs::create_dir(place.path("o")).unwrap();
+    for line in [
+        "copy oci:examples/sample:latest oci-archive:{}/o/to.tar/:1",
+        "copy oci:examples/sample:latest docker-archive:{}/o/to.tar/:app:1",
+        "sync examples/sample oci-archive:{}/o/to.tar/",
+        "sync examples/sample docker-archive:{}/o/to.tar/",
+        "sync examples/sample oci-archive:-",
+        "copy oci:examples/sample:latest oci-archive:-:1",
+        "copy oci:examples/sample:latest docker-archive:-:app:1",
+    ] {
+        let told = place.told(line);
+        assert!(told.is_refused("config") && told.code == Some(2), "{line}: {told:?}");
+    }
+    assert_eq!(place.files(), [] as [&str; 0]);
+    assert!(!fs::exists(baseline::root().join("-")).unwrap());
+}
+
+/// What a run would be refused is refused to a dry one, and in the same way.
+#[test]
+fn a_dry_run_looks_at_its_target() {
+    let place = Place::new();
+    fs::write(place.path("file"), "").unwrap();
+    fs::create_dir(place.path("plain")).unwrap();
+    fs::write(place.path("plain/file"), "").unwrap();
+    for (target, code) in [
+        ("oci-archive:{}/none/to.tar", 3),
+        ("docker-archive:{}/none/to.tar", 3),
+        ("{}/none/to.tar", 3),
+        ("{}/to.tar/to.tar", 3),
+        ("oci-archive:{}/plain", 2),
+        ("oci:{}/file/to", 2),
+        ("oci:{}/plain", 2),
+        ("{}/plain/", 2),
+    ] {
+        for run in ["", " --dry-run"] {
+            let told = place.told(&format!("sync examples/sample {target}{run}"));
+            assert!(told.error["hint"].is_string() && told.code == Some(code), "{target}{run}: {told:?}");
+        }
+    }
+    for target in ["{}/new/to/", "{}/to.tar"] {
+        assert_eq!(place.told(&format!("sync examples/sample {target} --dry-run")).code, Some(0), "{target}");
+    }
+    assert_eq!(place.files(), ["file", "plain/file"]);
+    assert!(!fs::exists(place.path("new")).unwrap());
+}

@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use crate::Config;
 use crate::members::Member;
 use part::{Part, STEP, not_begun};
-pub(crate) use place::there_is;
+pub(crate) use place::check;
 pub(crate) use publish::Change;
 use pushed::Pushed;
 

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -10,7 +11,8 @@ use std::time::{Duration, Instant};
 use plyfold_core::blocking::Stop;
 use plyfold_core::durable::parent;
 use plyfold_core::{Error, ErrorKind, Result};
-use rustix::fs::OFlags;
+use rustix::fs::{Access, AtFlags, CWD, OFlags};
+use rustix::io::Errno;
 
 use crate::spool;
 
@@ -23,9 +25,9 @@ pub(super) const SECRET: u32 = 0o600;
 /// The locked file that an archive is written to, and its path.
 ///
 /// # Errors
-/// `Unavailable` while another writer has it, `Config` where no archive can be, `Unsupported` for one that is compressed.
+/// `Unavailable` while another writer has it; those of [`check`].
 pub(super) fn locked(target: &Path, stop: &Stop) -> Result<(PathBuf, File)> {
-    check_target(target)?;
+    check(target)?;
     let mut name = OsString::from(".");
     name.push(target.file_name().unwrap_or_default());
     name.push(".plyfold-part");
@@ -48,7 +50,7 @@ pub(super) fn locked(target: &Path, stop: &Stop) -> Result<(PathBuf, File)> {
 ///
 /// # Errors
 /// `Config` for what is no regular file.
-pub(crate) fn there_is(path: &Path) -> Result<Option<Metadata>> {
+pub(super) fn there_is(path: &Path) -> Result<Option<Metadata>> {
     let at = |e: Error| e.with_context("path", path.display());
     match fs::symlink_metadata(path) {
         Ok(there) if there.is_file() => Ok(Some(there)),
@@ -59,12 +61,39 @@ pub(crate) fn there_is(path: &Path) -> Result<Option<Metadata>> {
     }
 }
 
-fn check_target(path: &Path) -> Result<()> {
+/// Looks whether an archive can be written at this path, and writes nothing.
+///
+/// # Errors
+/// `Config` where no archive can be, `NotFound` in a folder that is not there, `Unsupported` for one that is compressed, `Io` in a folder
+/// that cannot be written to.
+pub(crate) fn check(path: &Path) -> Result<()> {
+    let at = |e: Error| e.with_context("path", path.display());
+    if path.as_os_str() == "-" {
+        let error = Error::config("standard output is no archive that images can be added to");
+        return Err(error.with_hint("name a file; one that is called - is ./-"));
+    }
+    if path.as_os_str().as_bytes().ends_with(b"/") {
+        let error = Error::config("the archive to write to has the name of a directory");
+        return Err(at(error.with_hint("name a file, without a slash at the end")));
+    }
     if there_is(path)?.is_some() && spool::is_packed(path)? {
         let error = Error::unsupported("an archive that is compressed as a whole is not written to");
-        return Err(error.with_context("path", path.display()).with_hint("decompress it first"));
+        return Err(at(error.with_hint("decompress it first")));
     }
-    Ok(())
+    let folder = parent(path);
+    if !folder.is_dir() {
+        return Err(no_folder(path));
+    }
+    match rustix::fs::accessat(CWD, folder, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS) {
+        // Where the kernel does not say, a write does.
+        Ok(()) | Err(Errno::INVAL | Errno::NOSYS) => Ok(()),
+        Err(e) => Err(at(Error::io("writing the archive", e.into()))),
+    }
+}
+
+fn no_folder(target: &Path) -> Error {
+    let error = Error::not_found("the archive's folder does not exist");
+    error.with_context("path", target.display()).with_hint("make the folder first")
 }
 
 /// Opens and locks the file; `None` while another writer has it.
@@ -75,8 +104,7 @@ fn try_lock(place: &Path, target: &Path) -> Result<Option<File>> {
         OpenOptions::new().read(true).write(true).create(true).mode(SECRET).custom_flags(flags).open(place);
     let file = match opened {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            let error = Error::not_found("the archive's folder does not exist");
-            return Err(error.with_context("path", target.display()).with_hint("make the folder first"));
+            return Err(no_folder(target));
         }
         opened => opened.map_err(failed)?,
     };

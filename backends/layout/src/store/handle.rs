@@ -71,6 +71,20 @@ impl Store {
         self.root.path()
     }
 
+    /// Looks whether the layout can be written, or made when there is none; nothing is.
+    pub(crate) fn check(&self) -> Result<()> {
+        let root = &*self.root;
+        if let Some(other) = other_than_directory(root.path()) {
+            let error = Error::config(format!("a layout cannot be at {}: {other}", root.path().display()));
+            return Err(error.with_hint("choose a directory for the layout alone"));
+        }
+        if files::look(root.path())?.is_some() && !root.is_layout()? {
+            self.refuse_foreign_content()?;
+        }
+        let there = root.path().ancestors().find(|ancestor| ancestor.exists());
+        durable::check_folder(there.unwrap_or_else(|| Path::new(".")))
+    }
+
     /// Makes the layout when there is none.
     pub(crate) fn prepare(&self) -> Result<()> {
         let root = &*self.root;
@@ -101,7 +115,8 @@ impl Store {
     fn refuse_foreign_content(&self) -> Result<()> {
         if self.root.foreign()?.is_some() {
             let message = format!("{} is not empty and not an OCI layout", self.root.path().display());
-            return Err(Error::config(message).with_hint("choose a directory for the store alone"));
+            let what = if self.root.private { "store" } else { "layout" };
+            return Err(Error::config(message).with_hint(format!("choose a directory for the {what} alone")));
         }
         Ok(())
     }

@@ -105,6 +105,7 @@ plyfold_core::forward! {
     async mount_blob(name: &Reference, blob: &Descriptor, from: &Reference) -> Result<bool>;
     async push_manifest(name: &Reference, manifest: &RawManifest) -> Result<()>;
     async push_sparse(names: &[(Reference, RawManifest)], absent: &[Digest]) -> Result<()>;
+    async check_target() -> Result<()>;
     async lease(content: &[Digest]) -> Result<Lease>;
     async delete(name: &Reference) -> Result<()>;
     async delete_blob(name: &Reference, digest: &Digest) -> Result<()>;
