@@ -93,6 +93,7 @@ mod snapshot_args;
 mod stop;
 mod store;
 mod store_admin;
+mod store_to_make;
 mod store_use;
 mod suggestions;
 mod sync;

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::memory::MemoryCache;
 use crate::{
     Error, ErrorKind, Images, PullNaming, PullOptions, PullPolicy, PulledImage, Reference, Result, printable,
 };
@@ -13,6 +12,7 @@ use super::global::Global;
 use super::progress::Doing;
 use super::replaced::refuse_in;
 use super::stop::Leftovers;
+use super::store_to_make::StoreToMake;
 use super::store_use::{StoreUse, is_absent, not_there};
 use super::suggestions;
 use super::terminal::Terminal;
@@ -23,7 +23,7 @@ pub(crate) struct Session {
     pub(crate) images: Images,
     pub(crate) context: Context,
     pub(crate) terminal: Terminal,
-    /// The path at which the store would be, where none is.
+    /// The path at which the store would be, where none is and the verb makes none.
     pub(crate) absent: Option<PathBuf>,
 }
 
@@ -36,15 +36,16 @@ impl Session {
     ) -> Result<Self> {
         let context = Context::new(global, terminal, leftovers)?;
         let store = global.store.clone().map_or_else(default_store, Ok)?;
-        let absent = (store_use != StoreUse::Makes && is_absent(&store)).then(|| store.clone());
+        let absent = is_absent(&store).then(|| store.clone());
         let images = match &absent {
             None => Images::open(store).await?,
             Some(store) if store_use == StoreUse::Needs && global.store.is_some() => {
                 return Err(not_there(store));
             }
-            // As empty as a new store is, and nothing is made.
-            Some(_) => Images::with_cache(MemoryCache::new()?)?,
+            // Nothing is made for what is read, and what fails.
+            Some(store) => Images::with_cache(StoreToMake::at(store)?)?,
         };
+        let absent = absent.filter(|_| store_use != StoreUse::Makes);
         // The cache of this run.
         let _ = leftovers.cache.set(images.cache());
         let images = images.with_backends(context.backends.clone()).with_options(context.options.clone());

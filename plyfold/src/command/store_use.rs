@@ -14,7 +14,7 @@ use crate::Error;
 /// What a verb does with the store.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum StoreUse {
-    /// Stores something: the store is made.
+    /// May store something: the store is made then.
     Makes,
     /// Works on what is there.
     Needs,
@@ -48,6 +48,7 @@ impl StoreUse {
                     Self::Makes
                 }
             }
+            Verb::Pull(options) => needs(is_never(options.policy)),
             Verb::Ls(options) => needs(options.image.is_none() || is_never(options.reading.policy)),
             Verb::Save(options) => needs(options.images.iter().all(|image| is_name(image))),
             Verb::Sbom(options) => {

@@ -151,6 +151,7 @@ fn verbs_that_read_make_no_store() {
         "ls localhost/app:1 --policy never",
         "diff localhost/app:1 localhost/app:2 --policy never",
         "inspect localhost/app:1",
+        "pull localhost/app:1 --policy never",
         "verify",
         "gc",
         "gc --dry-run",
@@ -187,6 +188,44 @@ fn verbs_that_read_make_no_store() {
         assert!(!fs::exists(place.path(name)).unwrap(), "{name}");
     }
     assert_eq!(fs::read_dir(place.path("empty")).unwrap().count(), 0);
+}
+
+/// What fails before anything is stored makes no store; what is stored does.
+#[test]
+fn a_store_is_made_when_something_is_stored() {
+    let place = place();
+    fs::create_dir(place.path("empty")).unwrap();
+    for line in [
+        "pull oci:{}/1:none",
+        "pull oci:{}/nowhere:1",
+        "pull localhost:1/app:1 --retry-max-time 0s",
+        "pull oci:{}/1:localhost/app:1 --platform linux/s390x",
+        "ls oci:{}/1:none",
+        "cat oci:{}/1:none file",
+        "diff oci:{}/1:none oci:{}/2:none",
+        "export oci:{}/1:none --out {}/x.tar",
+        "inspect --runtime-spec oci:{}/1:none",
+        "materialize oci:{}/1:none --as erofs --out {}/x",
+        "verity oci:{}/1:none --as erofs",
+        "snapshot load localhost:1/app:1 --out {}/x --retry-max-time 0s",
+        "load {}/nowhere",
+        "load {}/1 --image localhost/none:1",
+        "sync {}/nowhere store",
+    ] {
+        for folder in ["none", "empty"] {
+            let told = place.told(&format!("{line} --store {{}}/{folder}"));
+            assert!(told.code != Some(0), "{line}: {told:?}");
+            assert!(!fs::exists(place.path("none")).unwrap(), "{line}: {told:?}");
+            assert_eq!(fs::read_dir(place.path("empty")).unwrap().count(), 0, "{line}: {told:?}");
+        }
+    }
+    for folder in ["none", "empty"] {
+        let run = place.run(&format!("cat oci:{{}}/1:localhost/app:1 file -q --store {{}}/{folder}"));
+        assert!(run.ends_with('1'), "{run}");
+        assert_eq!(place.told(&format!("verify --store {{}}/{folder}")).code, Some(0));
+        assert_eq!(place.told(&format!("pull {{}}/1:localhost/app:1 --store {{}}/{folder}")).code, Some(0));
+        assert_eq!(place.told(&format!("inspect localhost/app:1 --store {{}}/{folder}")).code, Some(0));
+    }
 }
 
 /// A copy says what it replaces, as a pull does.
