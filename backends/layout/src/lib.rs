@@ -31,6 +31,7 @@ mod dir;
 mod durable;
 mod early_sync;
 mod files;
+mod reserve;
 mod root;
 mod store;
 mod watch;

@@ -58,6 +58,7 @@ impl ReadOnly {
         let sample = ["--platform", "linux/amd64", "localhost/sample"];
         assert!(run(&["list"]).success()?.stdout.contains("localhost/sample:latest"));
         run(&[&["inspect"], &sample[..]].concat()).success()?;
+        run(&["gc", "--dry-run", "--budget", "0"]).success()?;
         run(&[&["pull", "--policy", "never"], &sample[..]].concat()).success()?;
         run(&["verify"]).success()?;
         run(&["verify", "--repair"]).success()?;

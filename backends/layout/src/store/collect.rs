@@ -27,7 +27,9 @@ use crate::root::Root;
 const QUARANTINE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 pub(super) async fn run(store: &Store, policy: &Collect) -> Result<Collected> {
-    let alone = Alone::with(store).await?;
+    // A look at a store that cannot be written locks nothing: nothing is removed.
+    let looks_only = policy.dry_run && store.root.is_read_only();
+    let alone = if looks_only { None } else { Some(Alone::with(store).await?) };
     let (inventory, artifacts, leased) = inventory(store, policy, true).await?;
     let policy = policy.clone();
     let swept = store.work(move |root| {
