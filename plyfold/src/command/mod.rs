@@ -39,6 +39,7 @@ mod bounds;
 mod complete;
 mod context;
 mod copy_args;
+mod damage;
 mod diff;
 mod diff_args;
 mod disk_args;
@@ -164,13 +165,20 @@ fn run(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Result<End
     let outcome = runtime.block_on(async {
         let signals = stop::listen()?;
         tokio::select! {
-            outcome = verb(args, terminal, leftovers) => outcome.map(End::Of),
+            outcome = explained(args, terminal, leftovers) => outcome.map(End::Of),
             signal = signals.asked() => Ok(End::By(signal)),
         }
     });
     // Threads take their temporary files with them when they end. A disk that hangs does not keep the program.
     runtime.shutdown_timeout(PATIENCE);
     outcome
+}
+
+async fn explained(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Result<ExitCode> {
+    match verb(args, terminal, leftovers).await {
+        Err(e) => Err(damage::explained(e, leftovers.cache.get().map(|cache| &**cache)).await),
+        done => done,
+    }
 }
 
 async fn verb(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Result<ExitCode> {

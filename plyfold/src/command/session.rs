@@ -17,6 +17,9 @@ use super::store_use::{StoreUse, is_absent, not_there};
 use super::suggestions;
 use super::terminal::Terminal;
 
+/// The registry of names that directories and archives give to their images.
+const UNNAMED: &str = "localhost";
+
 /// An open store, and the places that its images come from.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -109,7 +112,12 @@ impl Session {
                 })
             }
             Err(e) if is_remote && *e.kind() == ErrorKind::Unavailable => {
-                Err(self.of_other_platforms(&image).await.unwrap_or(e))
+                Err(match self.of_other_platforms(&image).await {
+                    Some(other) => other,
+                    // It was asked for only where something is missing.
+                    None if policy != Some(PullPolicy::Always) => self.of_this_machine(&image, e).await,
+                    None => e,
+                })
             }
             pulled => pulled,
         }
@@ -121,6 +129,21 @@ impl Session {
         let name = self.images.name(image).await.ok()?;
         let found = self.images.is_cached(&name, &self.context.platform()).await;
         found.err().filter(|e| matches!(e.kind(), ErrorKind::PlatformNotFound { .. }))
+    }
+
+    /// The error of an image that came from a directory or an archive, which no registry has: what is asked for is damaged, or was,
+    /// and is in quarantine.
+    async fn of_this_machine(&self, image: &str, error: Error) -> Error {
+        let Ok(name) = self.images.name(image).await else { return error };
+        let is_known = matches!(self.images.cache().find_descriptor(&name).await, Ok(Some(_)));
+        if name.registry() != UNNAMED || !is_known {
+            return error;
+        }
+        Error::corrupt("content of the image is damaged or missing in the store, and no registry has it")
+            .with_image(&name)
+            .with_endpoint(self.images.cache())
+            .with_hint("`plyfold load` brings it from its directory or archive again")
+            .with_source(error)
     }
 
     /// The name that an image has in the store.

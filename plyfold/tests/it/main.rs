@@ -11,6 +11,7 @@ mod compared;
 mod continued;
 mod conversions;
 mod daemon;
+mod damaged;
 mod disks;
 mod edited;
 mod every_pair;
