@@ -147,7 +147,11 @@ impl AtomicFile {
         let Some(source) = artifact.path() else {
             return match artifact.part_of() {
                 // The kernel copies it, and shares blocks where the file system can.
-                Some(_) => ArtifactReader::open(artifact)?.copy_to(self),
+                Some(_) => {
+                    let path = self.target.display().to_string();
+                    let copied = ArtifactReader::open(artifact)?.copy_to(self);
+                    copied.map_err(|e| e.with_context("path", path))
+                }
                 None => self.copy_from(artifact),
             };
         };
@@ -249,15 +253,22 @@ impl AtomicFile {
             let mut head = [0; 4096];
             file.read_exact_at(&mut head, 0).and_then(|()| Ok((file.metadata()?.len(), head)))
         };
-        match (head(self.file()), head(&there)) {
-            (Ok(new), Ok(before)) if new == before => match DiskUser::of_read(&there) {
-                None => Ok(()),
-                Some(user) => Err(user.refusal().with_context("path", self.target.display())),
+        let size = |file: &File| file.metadata().ok().map(|found| found.len());
+        let message = match (head(self.file()), head(&there)) {
+            (Ok(new), Ok(before)) if new == before => {
+                return match DiskUser::of_read(&there) {
+                    None => Ok(()),
+                    Some(user) => Err(user.refusal().with_context("path", self.target.display())),
+                };
+            }
+            _ => match size(&there).filter(|there| size(self.file()) != Some(*there)) {
+                Some(size) => format!("there is a disk of another size, {}", Size(size)),
+                None => "there is another disk of this size, or one that has been written to".to_owned(),
             },
-            _ => Err(Error::config("there is a disk of another size, or one that has been written to")
-                .with_context("path", self.target.display())
-                .with_advice(Advice::KeepWritten)),
-        }
+        };
+        Err(Error::config(message)
+            .with_context("path", self.target.display())
+            .with_advice(Advice::KeepWritten))
     }
 
     /// Makes the file visible, and durable if the [options](FileOptions::sync) say so; yields its size in bytes.
