@@ -177,9 +177,14 @@ impl Hashes {
         while self.wait() {
             // Another thread may hash now: that is waited for, too.
             let Ok(mut hashers) = self.hashers.lock() else { return };
-            while let Some(chunks) = { self.queue().next(0) } {
-                hashers.update(&chunks);
-            }
+            self.drain(&mut hashers, |queue| queue.next(0));
+        }
+    }
+
+    /// Hashes chunks of the queue until there is no next one.
+    fn drain(&self, hashers: &mut Hashers, next: impl Fn(&mut Queue) -> Option<Chunks>) {
+        while let Some(chunks) = { next(&mut self.queue()) } {
+            hashers.update(&chunks);
         }
     }
 
@@ -213,9 +218,7 @@ impl Hashes {
     /// The hashes, of all chunks so far.
     fn whole(&self) -> Result<MutexGuard<'_, Hashers>> {
         let mut hashers = self.hashers.lock().map_err(|_| LayerFault::Thread)?;
-        while let Some(chunks) = { self.queue().last() } {
-            hashers.update(&chunks);
-        }
+        self.drain(&mut hashers, Queue::last);
         if hashers.is_broken { Err(LayerFault::GZIP_BROKEN.into()) } else { Ok(hashers) }
     }
 

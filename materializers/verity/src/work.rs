@@ -1,11 +1,11 @@
 //! How blocks are hashed: on how many threads, until when, and who hears of it.
 
 use std::num::NonZero;
-use std::thread;
 
 use plyfold_core::Progress;
 use plyfold_core::blocking::Stop;
 use plyfold_core::progress::Event;
+use plyfold_core::worker::cores;
 
 /// How blocks are hashed: on how many threads, until when, and who hears of it.
 #[derive(Clone, Debug)]
@@ -62,5 +62,5 @@ impl Done<'_> {
 
 /// As many as the machine runs at once.
 pub(crate) fn all_threads() -> NonZero<usize> {
-    thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN)
+    NonZero::new(cores()).unwrap_or(NonZero::<usize>::MIN)
 }

@@ -30,10 +30,7 @@ pub(crate) async fn copy_image(context: &Context, options: Copy) -> Result<()> {
         let (sparse, conversion) = (sparse.into(), convert.into());
         let options = CopyOptions { conversion, referrers, sparse, ..options_of(context, progress) };
         let (from, jobs, to, name) = (&*from.registry, &jobs, &*to.registry, &name);
-        async move {
-            let before = if shows { standing(to, name, &options).await? } else { None };
-            copy_all(from, jobs, to, &options).await.map(|copied| (copied, before))
-        }
+        async move { replacing(shows, to, name, &options, copy_all(from, jobs, to, &options)).await }
     });
     match copied.await {
         Ok((copied, before)) => {
@@ -61,10 +58,7 @@ pub(crate) async fn push(session: &Session, options: Push) -> Result<()> {
             ..options_of(context, progress)
         };
         let (cache, image, to, name) = (session.images.cache(), &image, &*to.registry, &name);
-        async move {
-            let before = if shows { standing(to, name, &options).await? } else { None };
-            cache.push(image, to, name, &options).await.map(|pushed| (pushed, before))
-        }
+        async move { replacing(shows, to, name, &options, cache.push(image, to, name, &options)).await }
     });
     let (pushed, before) = pushed.await?;
     show_copied(context, &pushed, before.as_ref())
@@ -73,6 +67,18 @@ pub(crate) async fn push(session: &Session, options: Push) -> Result<()> {
 /// Whether a target says what its names stand for. A Docker daemon writes the whole image for that.
 fn shows_names(target: &str) -> bool {
     !target.starts_with("docker-daemon:")
+}
+
+/// Copies, and says what the name of the target stood for before, if the target says that.
+async fn replacing<T>(
+    shows: bool,
+    to: &dyn ImageRegistry,
+    name: &Reference,
+    options: &CopyOptions,
+    copy: impl Future<Output = Result<T>>,
+) -> Result<(T, Option<Digest>)> {
+    let before = if shows { standing(to, name, options).await? } else { None };
+    Ok((copy.await?, before))
 }
 
 /// What a name of the target stands for until now.

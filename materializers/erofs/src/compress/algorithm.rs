@@ -2,8 +2,8 @@
 
 use std::num::NonZero;
 use std::str::FromStr;
-use std::thread;
 
+use plyfold_core::worker::cores;
 use plyfold_core::{Error, Result};
 
 use super::format::{CLUSTER_MAX, LZ4, ZSTD};
@@ -160,7 +160,7 @@ impl Compression {
     /// The number of threads that compress: what all of them hold of files is bounded.
     pub(crate) fn workers(&self) -> NonZero<usize> {
         let most = NonZero::new(MEMORY / (PIECE as usize * COPIES)).unwrap_or(NonZero::<usize>::MIN);
-        let threads = self.threads.or_else(|| thread::available_parallelism().ok());
+        let threads = self.threads.or_else(|| NonZero::new(cores()));
         threads.unwrap_or(NonZero::<usize>::MIN).min(most)
     }
 

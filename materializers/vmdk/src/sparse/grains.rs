@@ -5,6 +5,7 @@ use std::num::NonZero;
 use std::thread;
 
 use flate2::{Compress, Compression, FlushCompress, Status};
+use plyfold_core::worker::cores;
 use plyfold_core::{Error, Result, is_zero};
 
 use crate::SECTOR;
@@ -41,8 +42,7 @@ pub(super) fn each(
     threads: Option<NonZero<usize>>,
     mut take: impl FnMut(Packed) -> Result<()>,
 ) -> Result<()> {
-    let threads =
-        threads.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZero::get).min(THREADS);
+    let threads = threads.map_or_else(cores, NonZero::get).min(THREADS);
     let mut first = 0;
     let mut round = || -> Result<Vec<Piece>> {
         let mut pieces = Vec::new();
