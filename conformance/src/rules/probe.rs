@@ -296,6 +296,10 @@ impl ImageRegistry for Counting {
         self.count().push_referrers(repository, manifests).await
     }
 
+    async fn check_target(&self) -> Result<()> {
+        self.count().check_target().await
+    }
+
     async fn lease(&self, content: &[Digest]) -> Result<Lease> {
         self.count().lease(content).await
     }
