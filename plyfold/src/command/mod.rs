@@ -175,7 +175,7 @@ fn run(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Result<End
 }
 
 async fn explained(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Result<ExitCode> {
-    match verb(args, terminal, leftovers).await {
+    match Box::pin(verb(args, terminal, leftovers)).await {
         Err(e) => Err(damage::explained(e, leftovers.cache.get().map(|cache| &**cache)).await),
         done => done,
     }

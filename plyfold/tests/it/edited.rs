@@ -427,8 +427,8 @@ async fn an_image_of_which_nothing_is_changed_stays_as_it_is() {
         let made = edited(&images, &unset).await.unwrap();
         assert_eq!(made.digest(), before.digest());
         let new = reference::parse(NEW).unwrap();
-        let named = images.cache().find_descriptor(&new).await.unwrap().unwrap();
-        assert_eq!(named.digest(), before.digest());
+        let there = images.cache().find_descriptor(&new).await.unwrap().unwrap();
+        assert_eq!(there.digest(), before.digest());
         if sample.name == samples::docker_image().name {
             continue;
         }
