@@ -63,7 +63,12 @@ fn until(child: &mut Child, happens: impl Fn() -> bool) -> bool {
 
 /// The program, silent, with what it needs to be ended.
 fn start(place: &Place, arguments: &[&str]) -> Running {
-    let mut command = place.command(arguments);
+    let program = place.command(arguments);
+    // Whoever runs the tests may have signals ignored, as `nohup` does.
+    let mut command = Command::new("env");
+    command.arg("--default-signal=HUP,INT,TERM").arg(program.get_program()).args(program.get_args());
+    command.env_clear().envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.current_dir(program.get_current_dir().unwrap());
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     Running(command.spawn().unwrap())
 }

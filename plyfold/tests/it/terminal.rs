@@ -244,7 +244,9 @@ impl Scene {
         let (screen, terminal) = terminal();
         let pull = self.pull();
         let mut command = Command::new("setsid");
-        command.arg("--ctty").args(by).arg(pull.get_program()).args(pull.get_args());
+        // Whoever runs the tests may have signals ignored, as `nohup` does.
+        command.args(["--ctty", "env", "--default-signal=HUP,INT,TERM"]);
+        command.args(by).arg(pull.get_program()).args(pull.get_args());
         command.envs(pull.get_envs().filter_map(|(name, value)| Some((name, value?))));
         command.stdin(terminal.try_clone().unwrap()).stdout(Stdio::null()).stderr(terminal);
         // The terminal's other end has no writer but the child when this command is gone.
