@@ -42,7 +42,8 @@ impl Needs {
     ///
     /// # Errors
     /// [`Limit`](crate::ErrorKind::Limit), with the digest as context `blob`, for indexes nested too deep;
-    /// [`Io`](crate::ErrorKind::Io). Damage is not an error: see [`Needs::damaged`].
+    /// [`Io`](crate::ErrorKind::Io), and those of the cache when it cannot be asked. Damage is not an error: see
+    /// [`Needs::damaged`].
     pub async fn of(cache: &dyn CacheProvider, descriptor: &Descriptor) -> Result<Self> {
         let mut needs = Self::default();
         needs.include(cache, descriptor).await?;
@@ -108,7 +109,7 @@ impl Needs {
             let raw = match read(cache, descriptor).await {
                 Ok(raw) => raw,
                 Err(e) if *e.kind() == ErrorKind::NotFound => return Ok(()),
-                Err(e) if *e.kind() == ErrorKind::Io => return Err(e),
+                Err(e) if !is_of_content(&e) => return Err(e),
                 Err(_) => {
                     self.damaged.insert(descriptor.digest().clone());
                     return Ok(());
@@ -142,7 +143,7 @@ impl Needs {
                 self.contents.extend(chain_id(&diff_ids));
                 self.contents.extend(diff_ids);
             }
-            Err(e) if *e.kind() == ErrorKind::Io => return Err(e),
+            Err(e) if *e.kind() != ErrorKind::NotFound && !is_of_content(&e) => return Err(e),
             // One that is absent or damaged leads to no artifacts; they can be made again.
             Err(_) => {}
         }
@@ -162,6 +163,12 @@ impl Needs {
             }
         }
     }
+}
+
+/// Whether an error tells what the content is like, and not that it could not be read.
+fn is_of_content(error: &Error) -> bool {
+    use ErrorKind::{Ambiguous, Config, Corrupt, Limit, Unsupported};
+    matches!(error.kind(), Ambiguous | Config | Corrupt | Limit | Unsupported)
 }
 
 /// A document that is here. Its references are followed if its digest is right, even when the descriptor has a wrong

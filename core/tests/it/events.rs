@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use plyfold_core::memory::MemoryCache;
 use plyfold_core::{
-    Artifact, ArtifactKey, Blob, BlobRange, CacheProvider, Descriptor, Digest, Error, Ingest, Lease,
-    NameChange, Reference, Result, Verified, Verify, cache::verify_names,
+    Artifact, ArtifactKey, Blob, BlobRange, CacheProvider, Descriptor, Digest, Error, ErrorKind, Ingest,
+    Lease, NameChange, Reference, Result, Verified, Verify, cache::verify_names,
 };
 
 /// What a [`Watched`] cache was asked for.
@@ -47,6 +47,7 @@ pub(crate) struct Watched {
     turns: Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>,
     moving: Arc<Mutex<Option<NameChange>>>,
     failing: Arc<Mutex<Option<Failure>>>,
+    unreachable: Arc<Mutex<Option<Digest>>>,
 }
 
 impl Watched {
@@ -65,6 +66,7 @@ impl Watched {
             turns: Arc::default(),
             moving: Arc::default(),
             failing: Arc::default(),
+            unreachable: Arc::default(),
         }
     }
 
@@ -100,6 +102,11 @@ impl Watched {
     /// Fails from now on when it is asked for such things, as a disk or this process's limits make it.
     pub(crate) fn fail(&self, at: fn(&Asked) -> bool, kind: io::ErrorKind) {
         *self.failing.lock().unwrap() = Some((at, kind));
+    }
+
+    /// Does not answer from now on when it is asked for this content, as a cache beyond a network.
+    pub(crate) fn lose_touch(&self, content: &Digest) {
+        *self.unreachable.lock().unwrap() = Some(content.clone());
     }
 
     /// Leases that are held now.
@@ -143,6 +150,9 @@ impl CacheProvider for Watched {
     async fn open(&self, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
         self.note(Asked::Open(blob.digest().clone())).await;
         self.failed(&Asked::Open(blob.digest().clone()))?;
+        if self.unreachable.lock().unwrap().as_ref() == Some(blob.digest()) {
+            return Err(Error::new(ErrorKind::Unavailable, "the service does not answer"));
+        }
         let stale = self.stale.lock().unwrap().take_if(|(digest, _)| digest == blob.digest());
         if let Some((_, content)) = stale {
             return Blob::from_bytes(blob, range, &content);

@@ -3,8 +3,9 @@
 use std::error::Error as _;
 use std::io;
 
+use plyfold_core::cache::Needs;
 use plyfold_core::memory::MemoryRegistry;
-use plyfold_core::{CacheProvider as _, ErrorKind, PullPolicy, pull};
+use plyfold_core::{CacheProvider as _, ErrorKind, PullPolicy, RawManifest, pull};
 
 use crate::events::{Asked, Watched};
 use crate::fixture::{Scripted, index_of, layer, name, options, put_image, verifying};
@@ -52,5 +53,22 @@ async fn a_config_that_cannot_be_read_here_is_not_fetched() {
         let error = pull(&scripted, &other, &cache, &options(PullPolicy::IfMissing)).await.unwrap_err();
         assert_eq!((error.kind(), scripted.reads_of(&config)), (&ErrorKind::Io, 0), "{error}");
         assert!(cache.find_descriptor(&other).await.unwrap().is_none());
+    }
+}
+
+/// A collection would take what a document leads to for unused.
+#[tokio::test]
+async fn a_document_that_a_service_does_not_give_is_not_taken_for_damaged() {
+    let (registry, cache) = (MemoryRegistry::new("a"), Watched::new());
+    let image = name("example.com/app:1");
+    put_image(&registry, &image, ("linux", "amd64"), &[layer("a", 300)]);
+    let pulled = pull(&registry, &image, &cache, &options(PullPolicy::IfMissing)).await.unwrap();
+    let manifest: &RawManifest = &pulled.manifest;
+    let config = pulled.config.as_ref().unwrap().descriptor().digest();
+    assert!(!Needs::of(&cache, manifest.descriptor()).await.unwrap().contents.is_empty());
+    for lost in [manifest.digest(), config] {
+        cache.lose_touch(lost);
+        let error = Needs::of(&cache, manifest.descriptor()).await.unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::Unavailable, "{error}");
     }
 }
