@@ -36,15 +36,6 @@ pub(crate) fn open(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Opens a file for writing; `None` when there is none, or a link.
-pub(crate) fn open_to_write(path: &Path) -> io::Result<Option<File>> {
-    match open_by(path, OFlags::RDWR) {
-        Ok(file) => Ok(Some(file)),
-        Err(Errno::NOENT | Errno::LOOP) => Ok(None),
-        Err(e) => Err(e.into()),
-    }
-}
-
 /// Opens a file for reading and writing, made for its owner alone when there is none; never through a link.
 pub(crate) fn open_or_create(path: &Path) -> rustix::io::Result<File> {
     open_by(path, OFlags::RDWR | OFlags::CREATE)

@@ -31,7 +31,6 @@ mod dir;
 mod durable;
 mod early_sync;
 mod files;
-mod reserve;
 mod root;
 mod store;
 mod watch;

@@ -1,7 +1,6 @@
 //! Disks without room for what is written.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::Path;
 
 use plyfold::Rootfs;
@@ -138,65 +137,5 @@ pub(crate) fn a_full_store_leaves_no_name() -> Verdict {
         kib += 4;
     }
     assert!(kib > 8);
-    Ok(())
-}
-
-/// On a disk that others have filled to its last byte, names go, content after them, and what is there can be read.
-pub(crate) fn a_store_on_a_full_disk_is_read_and_emptied() -> Verdict {
-    for kind in ["tmpfs", "ext4"] {
-        let work = Work::new();
-        let image = work.dir.path().join("disk");
-        let disk = if kind == "tmpfs" {
-            Mount::new("tmpfs", "none", "size=32m")?
-        } else {
-            fs::File::create(&image)?.set_len(64 << 20)?;
-            Run::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(&image).success()?;
-            Mount::new("ext4", &image, "loop")?
-        };
-        let store = disk.path().join("store");
-        let out = work.dir.path().join("out");
-        let run = |line: &[&str]| work.plyfold(&store, line, Path::new("-q"));
-        let succeeds = |line: &[&str]| {
-            let output = run(line);
-            assert!(output.status.success(), "{kind} {line:?}: {}", String::from_utf8_lossy(&output.stderr));
-            output
-        };
-        let platform = ["--platform", "linux/amd64"];
-        succeeds(&[&["pull", sample_uri().to_str().unwrap()], &platform[..]].concat());
-        succeeds(&["tag", "localhost/sample", "localhost/other:1"]);
-        let materialize = [
-            &["materialize", "localhost/sample", "--as", "erofs", "--out", out.to_str().unwrap()],
-            &platform[..],
-        ]
-        .concat();
-        succeeds(&materialize);
-        fill(&disk.path().join("filler"))?;
-        let full = fs::write(disk.path().join("one more"), [1; 8192]).unwrap_err();
-        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull, "{full}");
-        fs::remove_file(disk.path().join("one more"))?;
-        succeeds(&[&["ls", "localhost/sample"], &platform[..]].concat());
-        succeeds(&materialize);
-        succeeds(&["tag", "localhost/sample", "localhost/third:1"]);
-        succeeds(&["remove", "localhost/other:1"]);
-        succeeds(&["gc", "--budget", "0"]);
-        let blobs = fs::read_dir(store.join("blobs/sha256"))?.count();
-        assert_eq!(blobs, 0, "{kind}");
-        // What was reserved comes back with the space.
-        fs::remove_file(disk.path().join("filler"))?;
-        succeeds(&[&["pull", sample_uri().to_str().unwrap()], &platform[..]].concat());
-        fill(&disk.path().join("filler"))?;
-        succeeds(&["remove", "localhost/sample"]);
-        disk.unmount()?;
-    }
-    Ok(())
-}
-
-/// Writes to a file until the disk takes not one byte more.
-fn fill(path: &Path) -> Verdict {
-    let mut file = fs::File::create(path)?;
-    for size in [1 << 20, 4096, 1] {
-        let bytes = vec![1; size];
-        while file.write_all(&bytes).and_then(|()| file.sync_data()).is_ok() {}
-    }
     Ok(())
 }

@@ -51,10 +51,7 @@ use converted::{
 };
 use edited::umoci_makes_the_same_images;
 use forms::{every_form_of_a_real_image_shows_one_tree, every_form_of_every_sample_shows_one_tree};
-use full::{
-    a_full_disk_keeps_the_older_set, a_full_disk_leaves_nothing, a_full_store_leaves_no_name,
-    a_store_on_a_full_disk_is_read_and_emptied,
-};
+use full::{a_full_disk_keeps_the_older_set, a_full_disk_leaves_nothing, a_full_store_leaves_no_name};
 use guests::{
     a_guest_boots_by_the_command, a_guest_boots_from_a_disk_that_it_cannot_write,
     a_guest_boots_from_a_flat_image, a_guest_boots_from_a_raw_disk, a_guest_boots_from_a_vmdk,
@@ -177,7 +174,6 @@ oracle_tests! {
     a_full_disk_leaves_nothing needs [Need::GNU_TAR, Need::Mounts];
     a_full_disk_keeps_the_older_set needs [Need::Mounts];
     a_full_store_leaves_no_name needs [Need::Mounts];
-    a_store_on_a_full_disk_is_read_and_emptied needs [Need::MKFS_EXT4, Need::Mounts];
     bash_completes_the_names_of_images needs [BASH];
     every_form_has_the_trees_of_veritysetup needs [
         Need::E2FSCK, Need::Mounts, Need::KERNEL_EROFS, Need::KERNEL_OVERLAY, Need::VERITYSETUP

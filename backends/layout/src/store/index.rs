@@ -7,7 +7,6 @@ use plyfold_core::{Descriptor, Error, NameChange, Result};
 
 use super::queue::NAMES;
 use crate::durable;
-use crate::reserve;
 use crate::root::Root;
 
 /// One transaction on `index.json`: all of it or nothing, and none at all when nothing changes.
@@ -30,10 +29,7 @@ pub(super) fn change_locked<T>(root: &Root, change: impl FnOnce(&mut LayoutIndex
         // Another process may have renamed a blob that this name needs, and not have synced its folder yet.
         durable::sync_folders(&root.path().join("blobs"))?;
         let path = root.path().join("index.json");
-        let replace = || durable::replace_document(root, "index.json", &path, 0o644, (&before.1, &bytes));
-        // A name is removed also when the disk is full, and content can go after it.
-        reserve::with_room(root, replace)?;
-        reserve::keep(root, bytes.len() as u64);
+        durable::replace_document(root, "index.json", &path, 0o644, (&before.1, &bytes))?;
     }
     Ok(outcome)
 }

@@ -18,7 +18,6 @@ use super::handle::Store;
 use super::queue::{COLLECTOR, LOCK, NAMES, is_read_only};
 use crate::durable::{self, Temp};
 use crate::files;
-use crate::reserve;
 use crate::root::Root;
 
 /// What the names of lease files begin with. No blob's does: there is no such algorithm. Those of artifacts do not either.
@@ -60,15 +59,12 @@ fn begin(root: &Arc<Root>, content: &[Digest]) -> Result<Option<Temp>> {
         return Ok(None);
     }
     let Some(_lock) = durable::try_lock(root, LOCK, File::try_lock_shared)? else { return Ok(None) };
+    let Some(mut lease) = Temp::claim(root, &name())? else { return Ok(None) };
     let lines: Vec<&str> = content.iter().map(AsRef::as_ref).collect();
-    let lines = lines.join("\n") + "\n";
-    // Also when the disk is full: what is in the store can be read then.
-    let lease = reserve::with_room(root, || {
-        let Some(mut lease) = Temp::claim(root, &name())? else { return Ok(None) };
-        lease.file().write_all(lines.as_bytes()).map_err(|e| Error::io("writing a lease", e))?;
-        Ok(Some(lease))
-    })?;
-    let Some(lease) = lease else { return Ok(None) };
+    lease
+        .file()
+        .write_all((lines.join("\n") + "\n").as_bytes())
+        .map_err(|e| Error::io("writing a lease", e))?;
     for digest in content {
         touch(&root.blob_path(digest));
     }
