@@ -64,7 +64,7 @@ fn until(child: &mut Child, happens: impl Fn() -> bool) -> bool {
 /// The program, silent, with what it needs to be ended.
 fn start(place: &Place, arguments: &[&str]) -> Running {
     let program = place.command(arguments);
-    // Whoever runs the tests may have signals ignored, as `nohup` does.
+    // The tests may be run with signals ignored, as by `nohup`.
     let mut command = Command::new("env");
     command.arg("--default-signal=HUP,INT,TERM").arg(program.get_program()).args(program.get_args());
     command.env_clear().envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));

@@ -244,7 +244,7 @@ impl Scene {
         let (screen, terminal) = terminal();
         let pull = self.pull();
         let mut command = Command::new("setsid");
-        // Whoever runs the tests may have signals ignored, as `nohup` does.
+        // The tests may be run with signals ignored, as by `nohup`.
         command.args(["--ctty", "env", "--default-signal=HUP,INT,TERM"]);
         command.args(by).arg(pull.get_program()).args(pull.get_args());
         command.envs(pull.get_envs().filter_map(|(name, value)| Some((name, value?))));
