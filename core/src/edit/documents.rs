@@ -60,14 +60,12 @@ fn not_there(raw: &RawManifest, config: &RawConfig, change: &ConfigChange) -> Re
 /// Whether the documents say already what they are to say.
 fn changes_nothing(raw: &RawManifest, config: &RawConfig, change: &ConfigChange) -> Result<bool> {
     let document = |bytes: &[u8]| serde_json::from_slice::<Map<String, Value>>(bytes).map_err(invalid);
-    let (mut configured, mut annotated) = (document(config.bytes())?, document(raw.bytes())?);
+    let (config, manifest) = (document(config.bytes())?, document(raw.bytes())?);
+    let (mut configured, mut annotated) = (config.clone(), manifest.clone());
     change.apply(&mut configured)?;
     change.annotate(&mut annotated)?;
-    let is_same = |before: Map<String, Value>, after: Map<String, Value>, key: &str| {
-        said(before.get(key)) == said(after.get(key))
-    };
-    Ok(is_same(document(config.bytes())?, configured, "config")
-        && is_same(document(raw.bytes())?, annotated, "annotations"))
+    Ok(said(config.get("config")) == said(configured.get("config"))
+        && said(manifest.get("annotations")) == said(annotated.get("annotations")))
 }
 
 /// What an object says: without what is empty, which stands for nothing.
