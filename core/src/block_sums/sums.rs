@@ -5,8 +5,9 @@ use std::ops::Range;
 
 use super::blocks::Blocks;
 use super::checksum::Checksum;
-use super::segments::{BLOCK, Segments, blocks_of};
+use super::segments::{BLOCK, Segments, blocks_of, sum_of};
 use crate::digest::read_all;
+use crate::xxh3::Xxh3;
 
 /// The checksums of a file's blocks. Blocks of zeros take no memory and, in a row, 16 bytes as [bytes](Self::to_bytes); every other
 /// one takes 8 bytes.
@@ -63,6 +64,24 @@ impl BlockSums {
         }
         let other = (0..blocks_of(size)).filter(|block| self.of_block(*block) != found.of_block(*block));
         mismatch(&joined(other, size))
+    }
+
+    /// Whether these are all bytes of a block, the first one being 0.
+    ///
+    /// ```
+    /// use plyfold_core::block_sums::BlockSums;
+    ///
+    /// let sums = BlockSums::read_all(&b"content"[..])?;
+    /// assert!(sums.is_block(0, b"content"));
+    /// assert!(!sums.is_block(0, b"CONTENT") && !sums.is_block(0, b"conten") && !sums.is_block(1, b""));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn is_block(&self, block: u64, bytes: &[u8]) -> bool {
+        let length = block.checked_mul(BLOCK).and_then(|start| self.size.checked_sub(start));
+        let is_length = length.is_some_and(|left| left > 0 && bytes.len() as u64 == left.min(BLOCK));
+        let mut xxh3 = Xxh3::default();
+        xxh3.update(bytes);
+        is_length && sum_of(&xxh3) == self.of_block(block)
     }
 
     /// The checksum of a block.
