@@ -1,0 +1,160 @@
+//! Blobs: looked for, read, stored and quarantined.
+
+use std::ops::Range;
+
+use futures_util::TryStreamExt as _;
+use futures_util::future::BoxFuture;
+use object_store::path::Path;
+use object_store::{Error as StoreError, GetOptions, GetRange, ObjectStoreExt as _};
+use plyfold_core::{Blob, BlobRange, Descriptor, Digest, Error, Ingest, Mismatch, Result, digest};
+
+use crate::blob_writer::BlobUpload;
+use crate::bucket::gone;
+use crate::claim::{Claim, Claimed};
+use crate::record::{self, Found, Record, Slot, State};
+use crate::shared::Shared;
+
+/// Attempts to open content that is replaced meanwhile.
+const ATTEMPTS: u32 = 4;
+
+/// The size of a blob that is here.
+pub(crate) async fn stat(shared: &Shared, blob: &Digest) -> Result<Option<u64>> {
+    digest::supported(blob)?;
+    let path = record::of_blob(&shared.bucket, blob)?;
+    match shared.used_slot(&path).await?.with_content() {
+        Some(found) => stored_size(shared, &path, &found.record).await,
+        None => Ok(None),
+    }
+}
+
+/// The bytes that are there, which is not what the record says where they were damaged; `None` when there are none.
+async fn stored_size(shared: &Shared, path: &Path, record: &Record) -> Result<Option<u64>> {
+    let bucket = &shared.bucket;
+    let Some(id) = &record.data else { return Ok(Some(record.inline.len() as u64)) };
+    let data = record::data(bucket, path, id)?;
+    match bucket.store().head(&data).await {
+        Ok(found) => Ok(Some(found.size)),
+        Err(StoreError::NotFound { .. }) => Ok(None),
+        Err(e) => Err(bucket.failed(e, "looking for content").with_context("object", &data)),
+    }
+}
+
+/// Opens a blob that is here.
+pub(crate) async fn open(shared: &Shared, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
+    let path = record::of_blob(&shared.bucket, blob.digest())?;
+    let mut attempts = 0;
+    loop {
+        let found = shared.used_slot(&path).await?.with_content();
+        let Some(found) = found else {
+            let message = format!("no blob {}", blob.digest());
+            return Err(Error::not_found(message).with_endpoint(&shared.bucket));
+        };
+        if let Some(opened) = opened(shared, blob, range, (&path, &found)).await? {
+            return Ok(opened.with_endpoint(&shared.bucket));
+        }
+        attempts += 1;
+        if attempts == ATTEMPTS {
+            let error = Error::from(Mismatch::of(blob, None, 0));
+            return Err(error.with_endpoint(&shared.bucket).with_context("object", path));
+        }
+    }
+}
+
+/// `None` when the content is not where the record says.
+async fn opened(
+    shared: &Shared,
+    blob: &Descriptor,
+    range: BlobRange,
+    (path, found): (&Path, &Found),
+) -> Result<Option<Blob>> {
+    let wanted = range.resolve(blob.size())?;
+    let is_whole = wanted == (0..blob.size());
+    if !is_whole && found.record.size != blob.size() {
+        return Err(Error::from(Mismatch::of(blob, None, found.record.size)).with_endpoint(&shared.bucket));
+    }
+    let Some(id) = &found.record.data else {
+        return Blob::from_bytes(blob, range, &found.record.inline).map(Some);
+    };
+    let data = record::data(&shared.bucket, path, id)?;
+    // Surplus bytes of a whole blob are seen and refused.
+    let part = if is_whole { None } else { Some(wanted.clone()) };
+    let Some((size, content)) = stream(shared, &data, part).await? else { return Ok(None) };
+    if !is_whole && size != blob.size() {
+        return Err(Error::from(Mismatch::of(blob, None, size)).with_endpoint(&shared.bucket));
+    }
+    Blob::ranged(blob, wanted, content).map(Some)
+}
+
+/// The size of an object, and the bytes of all of it or of a range; `None` when it is absent.
+async fn stream(
+    shared: &Shared,
+    data: &Path,
+    range: Option<Range<u64>>,
+) -> Result<Option<(u64, impl futures_util::Stream<Item = Result<bytes::Bytes>> + Send + use<>)>> {
+    let (bucket, action) = (shared.bucket.clone(), "reading content");
+    let range = range.map(|range| match range.is_empty() {
+        // No service gives no bytes; they are not read.
+        true => GetRange::Bounded(0..1),
+        false => GetRange::Bounded(range),
+    });
+    let options = GetOptions { range, ..GetOptions::default() };
+    let found = match bucket.store().get_opts(data, options).await {
+        Err(StoreError::NotFound { .. }) => return Ok(None),
+        found => found.map_err(|e| bucket.failed(e, action).with_context("object", data))?,
+    };
+    let (size, data) = (found.meta.size, data.clone());
+    let content = found.into_stream();
+    Ok(Some((size, content.map_err(move |e| bucket.failed(e, action).with_context("object", &data)))))
+}
+
+/// Begins to store a blob.
+pub(crate) async fn ingest(shared: &Shared, blob: &Descriptor) -> Result<Ingest> {
+    digest::supported(blob.digest())?;
+    shared.check_writable()?;
+    let path = record::of_blob(&shared.bucket, blob.digest())?;
+    // Without a turn where nothing is to be written.
+    if let Some(found) = shared.used_slot(&path).await?.with_content() {
+        if is_sound(shared, &path, blob, &found.record).await? {
+            return Ok(Ingest::Present);
+        }
+    }
+    let (of, place, wanted) = (shared.clone(), path.clone(), blob.clone());
+    let sound = move |found: &Found| -> BoxFuture<'static, Result<bool>> {
+        let (shared, path, blob, record) = (of.clone(), place.clone(), wanted.clone(), found.record.clone());
+        Box::pin(async move { is_sound(&shared, &path, &blob, &record).await })
+    };
+    match Claim::take(shared, &path, &sound).await? {
+        Claimed::Present(_) => Ok(Ingest::Present),
+        Claimed::Granted(claim) => Ok(Ingest::Vacant(Box::new(BlobUpload::new(shared, blob, claim)?))),
+    }
+}
+
+/// Whether all bytes of a blob are there. The size in a record was right when it was written: where it is another one, the
+/// descriptor is wrong.
+async fn is_sound(shared: &Shared, path: &Path, blob: &Descriptor, record: &Record) -> Result<bool> {
+    if record.size != blob.size() {
+        return Err(Error::from(Mismatch::of(blob, None, record.size)).with_endpoint(&shared.bucket));
+    }
+    Ok(stored_size(shared, path, record).await? == Some(blob.size()))
+}
+
+/// Takes damaged content out of use. Its object stays until the next collection.
+pub(crate) async fn quarantine(shared: &Shared, blob: &Digest) -> Result<()> {
+    shared.check_writable()?;
+    let path = record::of_blob(&shared.bucket, blob)?;
+    match Slot::read(&shared.bucket, &path).await {
+        Ok(Slot::Held(found)) if found.record.state != State::Writing => {
+            // What was stored in its place since is not what was found damaged.
+            shared.replace(&path, &found.version, gone()).await.map(drop)
+        }
+        // What is no record is replaced, whatever it is.
+        Err(e) if *e.kind() == plyfold_core::ErrorKind::Corrupt => {
+            let found = shared.bucket.read(&path, u64::MAX).await?;
+            match found {
+                Some(found) => shared.replace(&path, &found.version, gone()).await.map(drop),
+                None => Ok(()),
+            }
+        }
+        slot => slot.map(drop),
+    }
+}

@@ -1,0 +1,83 @@
+//! The right to do some work, across machines.
+
+use plyfold_core::{Lease, Result, digest};
+
+use crate::bucket::{Bucket, Expected, Swapped, gone, is_gone, token};
+use crate::hold::Hold;
+use crate::shared::Shared;
+use crate::watch::{Turn, Watch};
+
+/// The largest object of a right: a text and a token.
+const LARGEST: u64 = 64 << 10;
+
+/// Waits until no other task or machine has the right to do this work. It is an object that its holder renews; when it
+/// stays the same until it expires, its holder is gone, and one of those who wait takes it.
+pub(crate) async fn single_flight(shared: &Shared, work: &str) -> Result<Lease> {
+    shared.check_writable()?;
+    let bucket = &shared.bucket;
+    let path = bucket.path(&format!("flights/{}", digest::sha256(work.as_bytes()).digest()))?;
+    let turn = shared.queues.turn(path.as_ref()).await;
+    let mut watch = Watch::new(shared.expiry);
+    loop {
+        let expected = match bucket.read(&path, LARGEST).await? {
+            None => Expected::Absent,
+            Some(found) if is_gone(found.bytes.len() as u64) || watch.has_expired(&found.version) => {
+                Expected::Version(found.version)
+            }
+            Some(_) => {
+                watch.pause().await;
+                continue;
+            }
+        };
+        if let Swapped::Done(version) = bucket.swap(&path, &expected, body(work)).await? {
+            let renewed = work.to_owned();
+            let hold = Hold::new((bucket, path, version), shared.expiry, move || body(&renewed), gone)?;
+            return Ok(Lease::new(Flight { _hold: hold, _turn: turn }));
+        }
+    }
+}
+
+/// What a holder puts: the work, for people, and a token.
+fn body(work: &str) -> bytes::Bytes {
+    let work: String = work.chars().take(1024).collect();
+    serde_json::json!({ "work": work, "token": token() }).to_string().into()
+}
+
+/// The right to do some work.
+struct Flight {
+    _hold: Hold,
+    _turn: Turn,
+}
+
+/// Whether the service does what writing needs, by a few requests in an object of its own.
+pub(crate) async fn probe(bucket: &Bucket) -> Result<Option<&'static str>> {
+    let path = bucket.path(&format!("probes/{}", token()))?;
+    let body = || bytes::Bytes::from(token() + "probe");
+    let outcome = async {
+        let Swapped::Done(first) = bucket.swap(&path, &Expected::Absent, body()).await? else {
+            return Ok(Some("the service refuses to make an object that is absent"));
+        };
+        if let Swapped::Done(_) = bucket.swap(&path, &Expected::Absent, body()).await? {
+            return Ok(Some(
+                "the service replaces an object although it was told to make it only if it is absent",
+            ));
+        }
+        let Swapped::Done(second) = bucket.swap(&path, &Expected::Version(first.clone()), body()).await?
+        else {
+            return Ok(Some("the service refuses to replace an object of the version that it has stated"));
+        };
+        if let Swapped::Done(_) = bucket.swap(&path, &Expected::Version(first), body()).await? {
+            return Ok(Some(
+                "the service replaces an object although it has another version than it was told",
+            ));
+        }
+        let _ = second;
+        let found = bucket.read(&path, LARGEST).await?;
+        Ok(found.is_none().then_some("the service does not give back what was just written"))
+    };
+    let outcome = outcome.await;
+    match bucket.delete(&path).await {
+        Err(e) if outcome.is_ok() => Err(e),
+        _ => outcome,
+    }
+}

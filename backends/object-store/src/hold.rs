@@ -1,0 +1,131 @@
+//! A right that is held by an object: renewed while its holder lives, and ended with it.
+//!
+//! Each renewal puts another version of the object. Who waits for the right measures with its own clock for how long the
+//! version stays the same, and takes over after [`expiry`](crate::Config::lease_seconds). Both puts are conditional, so one of the
+//! two wins; a holder that has lost learns it with its next put, and whatever it would publish is such a put.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use object_store::UpdateVersion;
+use object_store::path::Path;
+use plyfold_core::Result;
+use tokio::sync::Mutex;
+
+use crate::background;
+use crate::bucket::{Bucket, Expected, Swapped};
+
+/// Renewals within the time after which a right expires.
+const RENEWALS: u32 = 4;
+
+/// Makes a body that no other write has.
+type Body = Box<dyn Fn() -> Bytes + Send + Sync>;
+
+/// A right. Dropping it puts the last body, in the background.
+pub(crate) struct Hold(Option<Arc<Held>>);
+
+struct Held {
+    bucket: Bucket,
+    path: Path,
+    /// `None` when it has ended, or another has taken over.
+    version: Mutex<Option<UpdateVersion>>,
+    renewed: Body,
+    ended: Body,
+}
+
+impl Hold {
+    /// Renews an object of this version from now on.
+    pub(crate) fn new(
+        (bucket, path, version): (&Bucket, Path, UpdateVersion),
+        expiry: Duration,
+        renewed: impl Fn() -> Bytes + Send + Sync + 'static,
+        ended: impl Fn() -> Bytes + Send + Sync + 'static,
+    ) -> Result<Self> {
+        let held = Arc::new(Held {
+            bucket: bucket.clone(),
+            path,
+            version: Mutex::new(Some(version)),
+            renewed: Box::new(renewed),
+            ended: Box::new(ended),
+        });
+        let weak = Arc::downgrade(&held);
+        background::handle()?.spawn(async move {
+            loop {
+                tokio::time::sleep(expiry / RENEWALS).await;
+                let Some(held) = weak.upgrade() else { return };
+                if !held.renew().await {
+                    return;
+                }
+            }
+        });
+        Ok(Self(Some(held)))
+    }
+
+    /// Ends it with this body; whether it was still held.
+    ///
+    /// # Errors
+    /// Those of the service.
+    pub(crate) async fn end_with(mut self, body: Bytes) -> Result<bool> {
+        match self.0.take() {
+            Some(held) => held.end(body).await,
+            None => Ok(false),
+        }
+    }
+
+    /// Ends it, and waits for that.
+    pub(crate) async fn end(mut self) {
+        if let Some(held) = self.0.take() {
+            held.end_or_say().await;
+        }
+    }
+}
+
+impl Held {
+    /// Whether it is to be renewed further.
+    async fn renew(&self) -> bool {
+        let mut version = self.version.lock().await;
+        let Some(current) = version.clone() else { return false };
+        match self.bucket.swap(&self.path, &Expected::Version(current), (self.renewed)()).await {
+            Ok(Swapped::Done(next)) => *version = Some(next),
+            Ok(Swapped::Lost) => {
+                tracing::warn!("{}: another has taken over {}", self.bucket, self.path);
+                *version = None;
+                return false;
+            }
+            // The service may answer the next one; otherwise it expires.
+            Err(e) => tracing::debug!("{} is not renewed: {e}", self.path),
+        }
+        true
+    }
+
+    async fn end(&self, body: Bytes) -> Result<bool> {
+        let Some(current) = self.version.lock().await.take() else { return Ok(false) };
+        let swapped = self.bucket.swap(&self.path, &Expected::Version(current), body).await?;
+        Ok(matches!(swapped, Swapped::Done(_)))
+    }
+
+    async fn end_or_say(&self) {
+        if let Err(e) = self.end((self.ended)()).await {
+            tracing::debug!("{} stays until it expires: {e}", self.path);
+        }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if let Some(held) = self.0.take() {
+            background::remove(async move { held.end_or_say().await });
+        }
+    }
+}
+
+impl fmt::Debug for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(held) => write!(f, "Hold({})", held.path),
+            None => f.write_str("Hold(ended)"),
+        }
+    }
+}

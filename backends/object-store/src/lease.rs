@@ -1,0 +1,166 @@
+//! Leases: what a collection leaves alone, and when content was used last.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use object_store::path::Path;
+use plyfold_core::{Digest, Error, Lease, Result, digest};
+use serde::{Deserialize, Serialize};
+
+use crate::bucket::{Bucket, Expected, Read, Swapped, is_gone, token};
+use crate::hold::Hold;
+use crate::shared::Shared;
+
+/// The largest object of a lease: the digests of a large image for all platforms.
+const LARGEST: u64 = 16 << 20;
+/// The largest table of uses.
+const LARGEST_TABLE: u64 = 256 << 20;
+/// Leases that are read at the same time.
+const PARALLEL: usize = 16;
+/// A lease that was not renewed for so many times the expiry has no holder.
+const FORGOTTEN: u32 = 2;
+
+/// What the object of a lease says.
+#[derive(Debug, Deserialize, Serialize)]
+struct LeaseObject {
+    digests: Vec<String>,
+    /// It protects nothing any more, and tells the use.
+    #[serde(default)]
+    ended: bool,
+    token: String,
+}
+
+/// Protects content from collections until it is dropped. The object has a name of its own, so nobody else changes it;
+/// a collection removes it when it has ended.
+pub(crate) async fn lease(shared: &Shared, content: &[Digest]) -> Result<Lease> {
+    if content.is_empty() || shared.refusal.is_some() {
+        return Ok(Lease::none());
+    }
+    let bucket = &shared.bucket;
+    let path = bucket.path(&format!("leases/{}", token()))?;
+    let digests: Vec<String> = content.iter().map(ToString::to_string).collect();
+    let body = move |ended| {
+        let digests = digests.clone();
+        move || {
+            let object = LeaseObject { digests: digests.clone(), ended, token: token() };
+            Bytes::from(serde_json::to_vec(&object).unwrap_or_default())
+        }
+    };
+    let begun = bucket.swap(&path, &Expected::Absent, body(false)()).await?;
+    let Swapped::Done(version) = begun else {
+        return Err(
+            Error::new(plyfold_core::ErrorKind::Internal, "two leases have one name").with_endpoint(bucket)
+        );
+    };
+    Ok(Lease::new(Hold::new((bucket, path, version), shared.expiry, body(false), body(true))?))
+}
+
+/// All leases of a bucket.
+#[derive(Debug, Default)]
+pub(crate) struct Leases {
+    /// What is protected.
+    pub(crate) held: Vec<Digest>,
+    /// When content was used, by the leases that have ended.
+    pub(crate) used: HashMap<Digest, SystemTime>,
+    /// The objects of those.
+    pub(crate) ended: Vec<Path>,
+}
+
+impl Leases {
+    /// Reads them. `now` is the time of the service.
+    pub(crate) async fn read(shared: &Shared, now: SystemTime) -> Result<Self> {
+        let bucket = &shared.bucket;
+        let objects = bucket.list("leases", None)?;
+        let read = objects.map(|object| async {
+            let path = object?.location;
+            Ok::<_, Error>((bucket.read(&path, LARGEST).await?, path))
+        });
+        let mut read = Box::pin(read.buffer_unordered(PARALLEL));
+        let mut leases = Self::default();
+        while let Some((found, path)) = read.try_next().await? {
+            // One that is gone has ended since.
+            let Some(found) = found else { continue };
+            leases.add(&found, path, shared.expiry * FORGOTTEN, now);
+        }
+        Ok(leases)
+    }
+
+    fn add(&mut self, found: &Read, path: Path, forgotten: Duration, now: SystemTime) {
+        let age = now.duration_since(found.modified).unwrap_or_default();
+        // What is no lease protects nothing, and goes when it is old.
+        let object = serde_json::from_slice(&found.bytes);
+        let object =
+            object.unwrap_or(LeaseObject { digests: Vec::new(), ended: false, token: String::new() });
+        let digests = object.digests.iter().filter_map(|digest| digest::parse(digest).ok());
+        let (ended, mut held) = (object.ended || age > forgotten, Vec::new());
+        for digest in digests {
+            let used = self.used.entry(digest.clone()).or_insert(found.modified);
+            *used = (*used).max(found.modified);
+            held.push(digest);
+        }
+        match ended {
+            true => self.ended.push(path),
+            false => self.held.append(&mut held),
+        }
+    }
+}
+
+/// When content was used, by leases that are gone: an object that only collections write.
+#[derive(Debug, Default)]
+pub(crate) struct Uses {
+    expected: Option<Expected>,
+    table: BTreeMap<String, u64>,
+}
+
+impl Uses {
+    pub(crate) async fn read(bucket: &Bucket) -> Result<Self> {
+        let found = bucket.read(&bucket.path("uses")?, LARGEST_TABLE).await?;
+        let Some(found) = found.filter(|found| !is_gone(found.bytes.len() as u64)) else {
+            return Ok(Self::default());
+        };
+        #[derive(Deserialize)]
+        struct Table {
+            used: BTreeMap<String, u64>,
+        }
+        // Without the table content looks older than it is, within the grace of none.
+        let table =
+            serde_json::from_slice(&found.bytes).map_or_else(|_| BTreeMap::new(), |table: Table| table.used);
+        Ok(Self { expected: Some(Expected::Version(found.version)), table })
+    }
+
+    /// When this was used, by the service's clock.
+    pub(crate) fn of(&self, digest: &Digest) -> Option<SystemTime> {
+        let micros = self.table.get(digest.as_ref())?;
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_micros(*micros))
+    }
+
+    /// Adds what leases that have ended tell, for content that is here, and removes those.
+    pub(crate) async fn absorb(
+        mut self,
+        bucket: &Bucket,
+        leases: &Leases,
+        is_here: impl Fn(&Digest) -> bool,
+    ) -> Result<()> {
+        if leases.ended.is_empty() {
+            return Ok(());
+        }
+        for (digest, used) in &leases.used {
+            let since = used.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            let micros = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
+            let known = self.table.entry(digest.to_string()).or_default();
+            *known = (*known).max(micros);
+        }
+        self.table.retain(|digest, _| digest::parse(digest).is_ok_and(|digest| is_here(&digest)));
+        let body = serde_json::json!({ "used": self.table, "token": token() }).to_string();
+        let expected = self.expected.unwrap_or(Expected::Absent);
+        // Another collection does the same: its leases are these.
+        if let Swapped::Done(_) = bucket.swap(&bucket.path("uses")?, &expected, body.into()).await? {
+            for path in &leases.ended {
+                bucket.delete(path).await?;
+            }
+        }
+        Ok(())
+    }
+}

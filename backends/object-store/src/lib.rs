@@ -1,0 +1,129 @@
+//! Images of a fleet in object storage: S3, Google Cloud Storage, Azure, and what speaks like them.
+//!
+//! [`ObjectStoreCache`] is a [`CacheProvider`](plyfold_core::CacheProvider) that many machines use at once, with no
+//! server of its own. It keeps to the rules of `cache_suite!`, of groups C, K and D, in memory, in a folder and on S3. What is
+//! needed of the service: a put that is made only where an object is absent, or has the stated version (`If-None-Match`,
+//! `If-Match`), and listings that have what was put before they began, in the order of the names. S3, Google Cloud Storage,
+//! Azure, MinIO and Ceph give both. A service without conditional puts is read from, and refused for writing.
+//!
+//! ```no_run
+//! # async fn example() -> plyfold_core::Result<()> {
+//! use plyfold_object_store::{Config, ObjectStoreCache};
+//!
+//! // With the credentials of the environment.
+//! let cache = ObjectStoreCache::open("s3://images/fleet", &Config::default()).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The objects
+//! ```text
+//! plyfold.json                                the version of all this, made by the first writer
+//! blobs/ALGORITHM/HEX                         the record of a blob: its state, its size, small content
+//! artifacts/ALGORITHM/HEX/KEY                 the record of an artifact: the same, with checksums and hash trees
+//! data/blobs/…/ID, data/artifacts/…/ID        content; each attempt to write it has an ID of its own
+//! names/NAME                                  a name: what it stands for, whether it is pinned, a change that is pending
+//! transactions/ID                             what decides for all names of a change
+//! leases/ID                                   protection of content from collections, renewed by its holder
+//! flights/HEX                                 the right to do some work, renewed by its holder
+//! uses                                        when content was used last; only collections write it
+//! probes/ID                                   for a moment
+//! ```
+//!
+//! There is one way to change an object: a put on the condition that it is absent, or still the version that was read. Each
+//! body has a token that no other has. So a put whose answer is lost, or that arrives twice, is told from another writer's by a
+//! read, and a put that arrives late finds another version and does nothing. An object whose name another writer
+//! may use again is never removed, because no service of `object_store` removes on a condition: 16 bytes in its place say that it is
+//! gone. Removed are objects alone whose name (an ID) is never used again, and which nothing can name any more.
+//!
+//! # Writing content
+//! A record goes from absent or gone to `writing` with a new ID, and from there to `live`. The record is the lock: its
+//! writer renews it, and whoever waits takes over by putting `writing` with another ID when the version has stayed the same for
+//! [`lease_seconds`](Config::lease_seconds) of the clock of the one who waits. No date of one machine is compared with one of another.
+//! Publishing is a put on the version that the writer put last, so of two writers one publishes, and one that was slow cannot replace
+//! what its successor has published, however late it comes. Size and digest of all bytes are checked before it. The ID stands in
+//! the record before anything is written under it, and a record that has left an ID never returns to it: content whose ID
+//! its record does not say is no content, and any collection removes it.
+//!
+//! A writer that dies leaves, after each of its requests: nothing; a record that is `writing`, which the next one takes over; content
+//! that no record names, which a collection removes; or the finished blob.
+//!
+//! # Changing names
+//! One name: a put says what the name will stand for, beside what it stands for (`pending`); then it is looked whether the content is
+//! here; then a put makes the change. A writer that dies between the two has changed nothing, and the next writer of
+//! the name waits until the object has stayed the same for a third of a lease, and replaces it.
+//!
+//! Several names: (1) a transaction is put, `pending`; (2) each name, in their order, is put with what it will stand for and the
+//! transaction's ID; (3) it is looked whether the content is here; (4) **the transaction is put as `committed`**; (5) the names are put
+//! as they are now; (6) the transaction is removed. Who reads a name with an ID reads the transaction: a name stands for the new content
+//! if that is `committed`, and for the old one otherwise. So the put of (4) changes all names at once. A writer that dies before it has
+//! changed nothing: another one that wants a name puts the transaction, which is not renewed, as `aborted` on the version that it
+//! watched, and the put of (4) then fails for good. One that dies after it has changed everything: the others
+//! finish (5). A name whose transaction is absent is read again. If it has changed, that is its state: (6) comes after (5). If it has
+//! not, the transaction was aborted and removed before its writer reached this name, and it stands for the old content.
+//! Transactions take names in their order, so two never wait for each other.
+//!
+//! A reader of one name sees one of its states, the newest. A listing reads one name after the other, and may see a
+//! transaction that is made meanwhile in some names and not in others.
+//!
+//! # Collecting
+//! No machine waits for a collection. (1) Leases are read, then names, then records, and core decides what is unused. (2) The record
+//! of each unused thing is put as `condemned`. (3) Leases and names are read again; what they lead to by now is put
+//! `live` again. (4) The records of the rest are put as gone, each on the version of (2), and their content is removed.
+//!
+//! Whoever uses content reads its record, and makes one that is `condemned` `live` again; a caller holds a lease before that, and an
+//! update has put what a name will stand for before that. So either the lease or the name is there before (3) reads, or
+//! the record is read after (2), and then it changes, and the put of (4) fails. That holds for a collection that was stopped for
+//! hours between any two requests, and for several at once. A lease whose holder has died is told by the dates of the service alone:
+//! it is twice as old as it may be, compared with an object that the collection has just written. A holder that was
+//! stopped for longer loses its protection, and an update then answers that the content is not here: a name never stands for
+//! content that was removed.
+//!
+//! # What it costs
+//! | what | requests |
+//! |---|---|
+//! | a look for a blob, a small document | 1 |
+//! | reading a blob | 2, by ranges as well |
+//! | storing a blob of at most 16 KiB; a larger one | 4; 5, and one for each 5 MiB |
+//! | setting a name; n names at once | 3 and the looks; 4 n + 5 |
+//! | a lease | 2, and 4 in each `lease_seconds` |
+//! | a collection | 1 for each 1000 objects, 1 for each record, name and lease, 3 for each thing that is removed |
+//!
+//! # What is not done
+//! - A download that is interrupted begins again at 0.
+//! - Objects of 16 bytes stay for names and content that are gone.
+//! - The parts of an upload whose writer was killed are removed by the service: set a rule for incomplete uploads on the bucket.
+//! - A single flight is a right that expires: work of a holder that was stopped for longer goes on beside that of the next
+//!   holder. What the two store is decided by the records.
+
+mod artifact;
+mod artifact_writer;
+mod background;
+mod blob_writer;
+mod bucket;
+mod cache;
+mod claim;
+mod clock;
+mod collect;
+mod config;
+mod content;
+mod error;
+mod files;
+mod flight;
+mod hold;
+mod holdings;
+mod lease;
+mod name;
+mod name_list;
+mod record;
+mod service;
+mod shared;
+mod sweep;
+mod transaction;
+mod update;
+mod upload;
+mod verify;
+mod watch;
+
+pub use cache::ObjectStoreCache;
+pub use config::Config;

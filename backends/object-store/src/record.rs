@@ -1,0 +1,235 @@
+//! Records: one small object for each blob and each artifact, which says what is there of it.
+//!
+//! ```text
+//! absent, gone ──► writing ──► live ◄──► condemned ──► gone
+//!                     │  ▲       └──────────────────────►│      (quarantine)
+//!                     │  └── another writer, after an expiry
+//!                     └──────────────────────────────► gone     (given up)
+//! ```
+//!
+//! Each arrow is a conditional put. The content itself is in the record, if it is small, or in an object of its own whose
+//! name no other attempt has (`data/…/ID`). A record that is `writing` says the ID before anything is written there, and a
+//! record that has left an ID never has it again: so what a late writer still puts there is never content, and may be
+//! removed by anyone at any time.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use object_store::UpdateVersion;
+use object_store::path::Path;
+use plyfold_core::block_sums::BlockSums;
+use plyfold_core::{ArtifactKey, Digest, Error, Made, Result, digest};
+use serde::{Deserialize, Serialize};
+use std::time::SystemTime;
+
+use crate::bucket::{Bucket, Expected, Read, is_gone, token};
+
+/// Content of at most so many bytes is in its record.
+pub(crate) const INLINE: u64 = 16 << 10;
+/// The largest record: the checksums of an artifact of 1 TiB, as text, and inline content.
+const LARGEST: u64 = 16 << 20;
+
+/// What a record says.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum State {
+    /// Unused when a collection looked for it. Who is about to use it makes it [`Live`](Self::Live) first.
+    Condemned,
+    Live,
+    /// It is being written, and nothing of it can be seen.
+    Writing,
+}
+
+/// The first line of a record.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Record {
+    pub(crate) state: State,
+    #[serde(default)]
+    pub(crate) size: u64,
+    /// The name of the object with the content, unless that is inline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) data: Option<String>,
+    /// Of an artifact.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) artifact: Option<ArtifactRecord>,
+    token: String,
+    #[serde(skip)]
+    pub(crate) inline: Bytes,
+}
+
+/// What is known of an artifact besides its bytes.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct ArtifactRecord {
+    /// The format as it prints.
+    pub(crate) format: String,
+    pub(crate) content: String,
+    pub(crate) made: Made,
+    /// The [checksums of its blocks](BlockSums::to_bytes), in base 64.
+    sums: String,
+}
+
+impl ArtifactRecord {
+    pub(crate) fn new(key: &ArtifactKey, made: &Made, sums: &BlockSums) -> Self {
+        Self {
+            format: key.format.to_string(),
+            content: key.content.to_string(),
+            made: made.bounded(),
+            sums: STANDARD.encode(sums.to_bytes()),
+        }
+    }
+
+    /// The checksums, of an artifact of this size; `None` when they are damaged.
+    pub(crate) fn sums(&self, size: u64) -> Option<BlockSums> {
+        BlockSums::parse(size, &STANDARD.decode(&self.sums).ok()?)
+    }
+
+    /// What it was made from.
+    ///
+    /// # Errors
+    /// [`Corrupt`](plyfold_core::ErrorKind::Corrupt).
+    pub(crate) fn content(&self) -> Result<Digest> {
+        digest::parse(&self.content)
+    }
+}
+
+impl Record {
+    /// The record of content that is being written to `data/…/ID`.
+    pub(crate) fn writing(id: &str) -> Self {
+        let data = Some(id.to_owned());
+        Self { state: State::Writing, size: 0, data, artifact: None, token: token(), inline: Bytes::new() }
+    }
+
+    /// The record of content of this size in `data/…/ID`.
+    pub(crate) fn live(size: u64, id: &str) -> Self {
+        Self { state: State::Live, size, ..Self::writing(id) }
+    }
+
+    /// The record that has its content inline.
+    pub(crate) fn inline(content: Bytes) -> Self {
+        Self {
+            state: State::Live,
+            size: content.len() as u64,
+            data: None,
+            inline: content,
+            ..Self::writing("")
+        }
+    }
+
+    #[must_use]
+    pub(crate) fn with_artifact(self, artifact: ArtifactRecord) -> Self {
+        Self { artifact: Some(artifact), ..self }
+    }
+
+    /// The same in another state.
+    #[must_use]
+    pub(crate) fn in_state(&self, state: State) -> Self {
+        Self { state, token: token(), ..self.clone() }
+    }
+
+    /// Whether there is content, condemned or not.
+    pub(crate) fn has_content(&self) -> bool {
+        self.state != State::Writing
+    }
+
+    /// As an object.
+    pub(crate) fn to_bytes(&self) -> Result<Bytes> {
+        let mut bytes =
+            serde_json::to_vec(self).map_err(|e| Error::config("writing a record").with_source(e))?;
+        if self.data.is_none() {
+            bytes.push(b'\n');
+            bytes.extend_from_slice(&self.inline);
+        }
+        Ok(bytes.into())
+    }
+
+    fn parse(bytes: &Bytes) -> Option<Self> {
+        let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
+        let mut record: Self = serde_json::from_slice(&bytes[..end]).ok()?;
+        if record.data.is_none() {
+            record.inline = bytes.slice((end + 1).min(bytes.len())..);
+        }
+        // It becomes a part of a path.
+        let is_id = |id: &String| id.len() == 32 && id.bytes().all(|c| c.is_ascii_alphanumeric());
+        record.data.as_ref().is_none_or(is_id).then_some(record)
+    }
+}
+
+/// What stands in the place of a record.
+#[derive(Clone, Debug)]
+pub(crate) enum Slot {
+    Empty(Expected),
+    Held(Found),
+}
+
+/// A record that was read.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) record: Record,
+    pub(crate) version: UpdateVersion,
+    /// When it was written, by the service's clock.
+    pub(crate) modified: SystemTime,
+}
+
+impl Slot {
+    /// Reads what is there.
+    ///
+    /// # Errors
+    /// [`Corrupt`](plyfold_core::ErrorKind::Corrupt) for what is no record, and those of the service.
+    pub(crate) async fn read(bucket: &Bucket, path: &Path) -> Result<Self> {
+        let Some(Read { bytes, version, modified }) = bucket.read(path, LARGEST).await? else {
+            return Ok(Self::Empty(Expected::Absent));
+        };
+        if is_gone(bytes.len() as u64) {
+            return Ok(Self::Empty(Expected::Version(version)));
+        }
+        let record = Record::parse(&bytes).ok_or_else(|| {
+            Error::corrupt("an object is no record").with_endpoint(bucket).with_context("object", path)
+        })?;
+        Ok(Self::Held(Found { record, version, modified }))
+    }
+
+    /// The record, if there is content, condemned or not.
+    pub(crate) fn with_content(self) -> Option<Found> {
+        match self {
+            Self::Held(found) if found.record.has_content() => Some(found),
+            _ => None,
+        }
+    }
+}
+
+/// The path of a blob's record.
+pub(crate) fn of_blob(bucket: &Bucket, blob: &Digest) -> Result<Path> {
+    bucket.path(&format!("blobs/{}", place(blob)))
+}
+
+/// The path of an artifact's record. Keys that print alike have two.
+pub(crate) fn of_artifact(bucket: &Bucket, key: &ArtifactKey) -> Result<Path> {
+    let format = &key.format;
+    let whole = (format.name, format.version, &format.options, format.extension);
+    let whole = serde_json::to_vec(&whole).map_err(|e| Error::config("writing a key").with_source(e))?;
+    bucket.path(&format!("artifacts/{}/{}", place(&key.content), digest::sha256(&whole).digest()))
+}
+
+/// The path of content beside a record.
+pub(crate) fn data(bucket: &Bucket, record: &Path, id: &str) -> Result<Path> {
+    let below = bucket.below("blobs", record).map(|rest| format!("data/blobs/{rest}/{id}"));
+    let below =
+        below.or_else(|| bucket.below("artifacts", record).map(|rest| format!("data/artifacts/{rest}/{id}")));
+    bucket.path(&below.ok_or_else(|| Error::config(format!("{record} is no record")))?)
+}
+
+/// The path of the record that content stands beside, and the name of that content.
+pub(crate) fn of_data<'a>(bucket: &Bucket, data: &'a Path) -> Option<(Path, &'a str)> {
+    let (record, id) = bucket.below("data", data)?.rsplit_once('/')?;
+    Some((bucket.path(record).ok()?, id))
+}
+
+/// The digest whose record stands here.
+pub(crate) fn digest_of(bucket: &Bucket, record: &Path) -> Option<Digest> {
+    let (algorithm, encoded) = bucket.below("blobs", record)?.split_once('/')?;
+    digest::parse(&format!("{algorithm}:{encoded}")).ok()
+}
+
+fn place(digest: &Digest) -> String {
+    format!("{}/{}", digest.algorithm(), digest.digest())
+}

@@ -1,0 +1,65 @@
+//! Services that keep no promise: the suite finds them, and a service without conditions is refused.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use plyfold_conformance::{CacheFixture, CacheUnderTest, rules};
+use plyfold_core::{CacheProvider as _, ErrorKind, Ingest, NameChange, digest};
+use plyfold_core::{Descriptor, reference};
+
+use crate::medium::Medium;
+use crate::wrapped::{Fault, Wrapped};
+
+/// Buckets of a service with a fault, which was sound when the first writer asked it.
+struct Faulty(Fault);
+
+#[async_trait]
+impl CacheFixture for Faulty {
+    async fn open(&self) -> CacheUnderTest {
+        let mut medium = Medium::memory();
+        medium.cache().await.unwrap();
+        medium.store = Wrapped::new(medium.store, self.0.clone());
+        medium.under_test().await
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_secs(2)
+    }
+}
+
+fn assert_found(fault: Fault, by: &str) {
+    let rule = rules::cache().find(|rule| rule.name == by).unwrap();
+    assert!(!rule.holds(&Faulty(fault)), "{by} does not find it");
+}
+
+#[test]
+fn a_service_that_ignores_conditions_is_found() {
+    assert_found(Fault::IgnoresConditions, "n_threads_same_blob_one_write");
+}
+
+#[test]
+fn a_service_that_lists_late_is_found() {
+    assert_found(Fault::ListsLate(Duration::from_millis(300)), "descriptor_write_requires_name_and_replaces");
+}
+
+#[tokio::test]
+async fn a_service_without_conditions_is_read_from() {
+    let mut medium = Medium::memory();
+    let whole = medium.store.clone();
+    medium.store = Wrapped::new(whole.clone(), Fault::IgnoresConditions);
+    let cache = medium.cache().await.unwrap();
+    assert!(cache.is_read_only());
+    let blob = Descriptor::new("application/octet-stream".into(), 4, digest::sha256(b"blob"));
+    assert_eq!(*cache.ingest(&blob).await.unwrap_err().kind(), ErrorKind::Unsupported);
+    let remove = NameChange::Remove(reference::parse("a.example/b:1").unwrap());
+    assert_eq!(*cache.update(&[remove]).await.unwrap_err().kind(), ErrorKind::Unsupported);
+    assert_eq!(medium.objects(), [], "nothing is left of the question");
+
+    medium.store = whole;
+    let Ingest::Vacant(mut writer) = medium.cache().await.unwrap().ingest(&blob).await.unwrap() else {
+        panic!("nothing is stored yet")
+    };
+    writer.write(b"blob"[..].into()).await.unwrap();
+    writer.commit().await.unwrap();
+    assert_eq!(cache.stat(blob.digest()).await.unwrap(), Some(4), "what others store is read");
+}
