@@ -66,13 +66,11 @@ impl ArtifactWriter for ArtifactUpload {
                 return Ok(Box::new(StoredArtifact::of(&bucket, data, made, sums)) as Box<dyn ArtifactHandle>);
             }
             // Who has taken over has made the same file, or is making it.
-            match artifact::find(&shared, &key).await? {
-                Some(found) => Ok(Box::new(found) as _),
-                None => {
-                    let message = "another maker has taken over: this one did not renew its right in time";
-                    Err(Error::new(ErrorKind::Unavailable, message).with_endpoint(&bucket))
-                }
+            if let Some(found) = artifact::find(&shared, &key).await? {
+                return Ok(Box::new(found) as _);
             }
+            let message = "another maker has taken over: this one did not renew its right in time";
+            Err(Error::new(ErrorKind::Unavailable, message).with_endpoint(&bucket))
         })
     }
 }

@@ -74,17 +74,16 @@ impl BlobWriter for BlobUpload {
             return Err(Mismatch::of(&blob, Some(actual), written).into());
         }
         let inline = upload.unsent().filter(|_| written <= INLINE).map(Bytes::copy_from_slice);
-        let record = match inline {
-            Some(content) => Record::inline(content),
-            None => {
-                upload.finish().await?;
-                Record::live(written, &claim.id)
-            }
+        let record = if let Some(content) = inline {
+            Record::inline(content)
+        } else {
+            upload.finish().await?;
+            Record::live(written, &claim.id)
         };
-        match claim.publish(&record).await? {
-            true => Ok(()),
-            false => Self::after_loss(&shared, &blob).await,
+        if claim.publish(&record).await? {
+            return Ok(());
         }
+        Self::after_loss(&shared, &blob).await
     }
 
     async fn discard(self: Box<Self>) {

@@ -18,7 +18,7 @@ pub(crate) type IsSound<'a> = &'a (dyn Fn(&Found) -> BoxFuture<'static, Result<b
 #[derive(Debug)]
 pub(crate) enum Claimed {
     /// It is there.
-    Present(Found),
+    Present(Box<Found>),
     /// The caller may write it.
     Granted(Claim),
 }

@@ -92,11 +92,8 @@ async fn stream(
     range: Option<Range<u64>>,
 ) -> Result<Option<(u64, impl futures_util::Stream<Item = Result<bytes::Bytes>> + Send + use<>)>> {
     let (bucket, action) = (shared.bucket.clone(), "reading content");
-    let range = range.map(|range| match range.is_empty() {
-        // No service gives no bytes; they are not read.
-        true => GetRange::Bounded(0..1),
-        false => GetRange::Bounded(range),
-    });
+    // No service gives no bytes; one is not read.
+    let range = range.map(|range| GetRange::Bounded(if range.is_empty() { 0..1 } else { range }));
     let options = GetOptions { range, ..GetOptions::default() };
     let found = match bucket.store().get_opts(data, options).await {
         Err(StoreError::NotFound { .. }) => return Ok(None),
@@ -113,10 +110,10 @@ pub(crate) async fn ingest(shared: &Shared, blob: &Descriptor) -> Result<Ingest>
     shared.check_writable()?;
     let path = record::of_blob(&shared.bucket, blob.digest())?;
     // Without a turn where nothing is to be written.
-    if let Some(found) = shared.used_slot(&path).await?.with_content() {
-        if is_sound(shared, &path, blob, &found.record).await? {
-            return Ok(Ingest::Present);
-        }
+    if let Some(found) = shared.used_slot(&path).await?.with_content()
+        && is_sound(shared, &path, blob, &found.record).await?
+    {
+        return Ok(Ingest::Present);
     }
     let (of, place, wanted) = (shared.clone(), path.clone(), blob.clone());
     let sound = move |found: &Found| -> BoxFuture<'static, Result<bool>> {

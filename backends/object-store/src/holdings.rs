@@ -125,7 +125,7 @@ impl Census {
                         if let Some(id) = &found.record.data {
                             content.remove(&record::data(bucket, &path, id)?);
                         }
-                        census.add(shared, HeldRecord { path, found });
+                        census.add(shared, HeldRecord { path, found: *found });
                     }
                     Ok(Slot::Empty(_)) => {}
                     // It is damage, and not content: a verification says so.
@@ -206,10 +206,10 @@ impl Census {
     }
 
     fn held(&self, digest: &Digest, found: &Found) -> Held {
-        let uses = [Some(found.modified), self.roots.leases.used.get(digest).copied(), self.uses.of(digest)];
-        let used = uses.into_iter().flatten().max().unwrap_or(found.modified);
+        let times = [Some(found.modified), self.roots.leases.used.get(digest).copied(), self.uses.of(digest)];
+        let last = times.into_iter().flatten().max().unwrap_or(found.modified);
         // By the service's clock until here: how long ago it was, as a time of this machine.
-        let age = self.now.duration_since(used).unwrap_or_default();
+        let age = self.now.duration_since(last).unwrap_or_default();
         let used = SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
         Held { size: found.record.size, used }
     }

@@ -100,11 +100,18 @@ impl Leases {
             *used = (*used).max(found.modified);
             held.push(digest);
         }
-        match ended {
-            true => self.ended.push(path),
-            false => self.held.append(&mut held),
+        if ended {
+            self.ended.push(path);
+        } else {
+            self.held.append(&mut held);
         }
     }
+}
+
+/// What that object says.
+#[derive(Deserialize)]
+struct Table {
+    used: BTreeMap<String, u64>,
 }
 
 /// When content was used, by leases that are gone: an object that only collections write.
@@ -120,10 +127,6 @@ impl Uses {
         let Some(found) = found.filter(|found| !is_gone(found.bytes.len() as u64)) else {
             return Ok(Self::default());
         };
-        #[derive(Deserialize)]
-        struct Table {
-            used: BTreeMap<String, u64>,
-        }
         // Without the table content looks older than it is, within the grace of none.
         let table =
             serde_json::from_slice(&found.bytes).map_or_else(|_| BTreeMap::new(), |table: Table| table.used);

@@ -4,7 +4,7 @@
 //! server of its own. It keeps to the rules of `cache_suite!`, of groups C, K and D, in memory, in a folder and on S3. What is
 //! needed of the service: a put that is made only where an object is absent, or has the stated version (`If-None-Match`,
 //! `If-Match`), and listings that have what was put before they began, in the order of the names. S3, Google Cloud Storage,
-//! Azure, MinIO and Ceph give both. A service without conditional puts is read from, and refused for writing.
+//! Azure, `MinIO` and Ceph give both. A service without conditional puts is read from, and refused for writing.
 //!
 //! ```no_run
 //! # async fn example() -> plyfold_core::Result<()> {

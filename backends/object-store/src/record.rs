@@ -158,7 +158,7 @@ impl Record {
 #[derive(Clone, Debug)]
 pub(crate) enum Slot {
     Empty(Expected),
-    Held(Found),
+    Held(Box<Found>),
 }
 
 /// A record that was read.
@@ -185,13 +185,13 @@ impl Slot {
         let record = Record::parse(&bytes).ok_or_else(|| {
             Error::corrupt("an object is no record").with_endpoint(bucket).with_context("object", path)
         })?;
-        Ok(Self::Held(Found { record, version, modified }))
+        Ok(Self::Held(Box::new(Found { record, version, modified })))
     }
 
     /// The record, if there is content, condemned or not.
     pub(crate) fn with_content(self) -> Option<Found> {
         match self {
-            Self::Held(found) if found.record.has_content() => Some(found),
+            Self::Held(found) if found.record.has_content() => Some(*found),
             _ => None,
         }
     }

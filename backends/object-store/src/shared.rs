@@ -9,7 +9,7 @@ use object_store::path::Path;
 use plyfold_core::{Error, Result};
 
 use crate::bucket::{Bucket, Expected, Swapped};
-use crate::record::{Slot, State};
+use crate::record::{Found, Slot, State};
 use crate::watch::Queues;
 
 /// A bucket, and how it is used.
@@ -62,7 +62,7 @@ impl Shared {
             let record = found.record.in_state(State::Live);
             let expected = Expected::Version(found.version.clone());
             if let Swapped::Done(version) = self.bucket.swap(path, &expected, record.to_bytes()?).await? {
-                return Ok(Slot::Held(crate::record::Found { record, version, ..found }));
+                return Ok(Slot::Held(Box::new(Found { record, version, ..*found })));
             }
         }
     }

@@ -39,8 +39,10 @@ fn by_name(changes: &[NameChange]) -> Named<'_> {
     let mut names: Named<'_> = BTreeMap::new();
     for change in changes {
         let name = match change {
-            NameChange::Pin(name) | NameChange::Remove(name) | NameChange::Unpin(name) => name,
-            NameChange::Set(name, _) => name,
+            NameChange::Pin(name)
+            | NameChange::Remove(name)
+            | NameChange::Set(name, _)
+            | NameChange::Unpin(name) => name,
             NameChange::Require(_) => continue,
         };
         names.entry(name.whole()).or_insert_with(|| (name, Vec::new())).1.push(change);

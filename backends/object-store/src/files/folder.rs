@@ -125,14 +125,14 @@ impl Folder {
         if folder.is_dir() {
             return Ok(());
         }
-        if folder != self.root {
+        if folder == self.root {
+            fs::create_dir_all(folder)?;
+        } else {
             self.make(parent(folder))?;
             match fs::create_dir(folder) {
                 Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
                 _ => {}
             }
-        } else {
-            fs::create_dir_all(folder)?;
         }
         sync_folder(parent(folder)).map_err(io::Error::from)
     }
@@ -143,12 +143,11 @@ impl Folder {
         let target = self.file(location);
         let _locked = self.lock(location)?;
         match mode {
-            PutMode::Overwrite => {}
             PutMode::Create if target.exists() => {
                 let source = io::Error::from(io::ErrorKind::AlreadyExists).into();
                 return Err(Error::AlreadyExists { path: location.to_string(), source });
             }
-            PutMode::Create => {}
+            PutMode::Create | PutMode::Overwrite => {}
             PutMode::Update(wanted) => {
                 let (_, found) = self.open(location)?;
                 if wanted.e_tag.is_none() || wanted.e_tag != found.e_tag {

@@ -37,7 +37,7 @@ impl MultipartUpload for FileUpload {
         self.length += data.content_length() as u64;
         Box::pin(blocking(move || {
             let mut at = start;
-            for part in data.iter() {
+            for part in &data {
                 file.write_all_at(part, at).map_err(|e| failed("writing a file", e))?;
                 at += part.len() as u64;
             }

@@ -23,7 +23,7 @@ fn medium() -> Medium {
 /// The same on a machine that stops after so many writes; `None` when it does not come to its end.
 async fn dying(medium: &Medium, writes: usize) -> Option<ObjectStoreCache> {
     let fault = Fault::DiesAfter(Arc::new(AtomicUsize::new(writes + 1)));
-    let store = Wrapped::new(medium.store.clone(), fault);
+    let store = Wrapped::around(medium.store.clone(), fault);
     let dying = Medium { store, ..medium.clone() };
     dying.cache().await.ok()
 }
@@ -187,7 +187,7 @@ async fn a_slow_writer_replaces_nothing() {
 async fn answers_that_are_lost_change_nothing() {
     let mut medium = medium();
     medium.cache().await.unwrap();
-    medium.store = Wrapped::new(medium.store, Fault::LosesAnswers(Arc::default()));
+    medium.store = Wrapped::around(medium.store, Fault::LosesAnswers(Arc::default()));
     let cache = medium.cache().await.unwrap();
     for round in 0..8 {
         // Content of its own object is put without a condition, and may be put again.

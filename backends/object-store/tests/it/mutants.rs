@@ -18,7 +18,7 @@ impl CacheFixture for Faulty {
     async fn open(&self) -> CacheUnderTest {
         let mut medium = Medium::memory();
         medium.cache().await.unwrap();
-        medium.store = Wrapped::new(medium.store, self.0.clone());
+        medium.store = Wrapped::around(medium.store, self.0.clone());
         medium.under_test().await
     }
 
@@ -46,7 +46,7 @@ fn a_service_that_lists_late_is_found() {
 async fn a_service_without_conditions_is_read_from() {
     let mut medium = Medium::memory();
     let whole = medium.store.clone();
-    medium.store = Wrapped::new(whole.clone(), Fault::IgnoresConditions);
+    medium.store = Wrapped::around(whole.clone(), Fault::IgnoresConditions);
     let cache = medium.cache().await.unwrap();
     assert!(cache.is_read_only());
     let blob = Descriptor::new("application/octet-stream".into(), 4, digest::sha256(b"blob"));

@@ -35,7 +35,7 @@ pub(crate) struct Wrapped {
 }
 
 impl Wrapped {
-    pub(crate) fn new(inner: Arc<dyn ObjectStore>, fault: Fault) -> Arc<dyn ObjectStore> {
+    pub(crate) fn around(inner: Arc<dyn ObjectStore>, fault: Fault) -> Arc<dyn ObjectStore> {
         Arc::new(Self { inner, fault })
     }
 
