@@ -1,7 +1,7 @@
 //! What the bucket holds, as a collection looks at it: everything by pages, and each record once.
 
 use std::collections::{HashMap, HashSet};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
@@ -39,6 +39,8 @@ pub(crate) struct Roots {
 pub(crate) struct Census {
     /// The time of the service when it was begun.
     pub(crate) now: SystemTime,
+    /// The same moment by the clock of this machine, which core compares with.
+    local: SystemTime,
     pub(crate) roots: Roots,
     pub(crate) blobs: HashMap<Digest, HeldRecord>,
     pub(crate) artifacts: Vec<(Digest, HeldRecord)>,
@@ -104,6 +106,7 @@ impl Census {
         }
         let mut census = Self {
             now,
+            local: SystemTime::now(),
             roots,
             blobs: HashMap::new(),
             artifacts: Vec::new(),
@@ -210,7 +213,7 @@ impl Census {
         let last = times.into_iter().flatten().max().unwrap_or(found.modified);
         // By the service's clock until here: how long ago it was, as a time of this machine.
         let age = self.now.duration_since(last).unwrap_or_default();
-        let used = SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
+        let used = self.local.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
         Held { size: found.record.size, used }
     }
 }
@@ -236,5 +239,11 @@ pub(crate) async fn service_time(bucket: &Bucket) -> Result<SystemTime> {
             "the service does not give back what was just written",
         )
     };
-    found.map(|found| found.modified).ok_or_else(|| missing().with_endpoint(bucket))
+    // Where its dates have no fraction of a second: not before anything that was written until now.
+    let end = |start: SystemTime| start.checked_add(Duration::from_micros(999_999)).unwrap_or(start);
+    let whole = |found: crate::bucket::Read| match found.modified.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) if since.subsec_nanos() == 0 => end(found.modified),
+        _ => found.modified,
+    };
+    found.map(whole).ok_or_else(|| missing().with_endpoint(bucket))
 }

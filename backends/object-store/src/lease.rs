@@ -29,10 +29,13 @@ struct LeaseObject {
     /// It protects nothing any more, and tells the use.
     #[serde(default)]
     ended: bool,
+    /// When its holder wrote it, in microseconds, by its own clock.
+    #[serde(default)]
+    at: u64,
     token: String,
 }
 
-/// Protects content from collections until it is dropped. The object has a name of its own, so nobody else changes it;
+/// Protects content from collections until it is dropped. The object has a name of its own, and no other writer;
 /// a collection removes it when it has ended.
 pub(crate) async fn lease(shared: &Shared, content: &[Digest]) -> Result<Lease> {
     if content.is_empty() || shared.refusal.is_some() {
@@ -44,7 +47,12 @@ pub(crate) async fn lease(shared: &Shared, content: &[Digest]) -> Result<Lease> 
     let body = move |ended| {
         let digests = digests.clone();
         move || {
-            let object = LeaseObject { digests: digests.clone(), ended, token: token() };
+            let object = LeaseObject {
+                digests: digests.clone(),
+                ended,
+                at: micros(SystemTime::now()),
+                token: token(),
+            };
             Bytes::from(serde_json::to_vec(&object).unwrap_or_default())
         }
     };
@@ -92,12 +100,13 @@ impl Leases {
         // What is no lease protects nothing, and goes when it is old.
         let object = serde_json::from_slice(&found.bytes);
         let object =
-            object.unwrap_or(LeaseObject { digests: Vec::new(), ended: false, token: String::new() });
+            object.unwrap_or(LeaseObject { digests: Vec::new(), ended: false, at: 0, token: String::new() });
+        let used = within_second(found.modified, object.at);
         let digests = object.digests.iter().filter_map(|digest| digest::parse(digest).ok());
         let (ended, mut held) = (object.ended || age > forgotten, Vec::new());
         for digest in digests {
-            let used = self.used.entry(digest.clone()).or_insert(found.modified);
-            *used = (*used).max(found.modified);
+            let known = self.used.entry(digest.clone()).or_insert(used);
+            *known = (*known).max(used);
             held.push(digest);
         }
         if ended {
@@ -106,6 +115,22 @@ impl Leases {
             self.held.append(&mut held);
         }
     }
+}
+
+/// A time that a service has told, which may have no fraction of a second: the fraction is as the writer's clock says, if that
+/// agrees. Among uses within a second it decides nothing but their order.
+fn within_second(modified: SystemTime, at: u64) -> SystemTime {
+    let start = micros(modified);
+    if !start.is_multiple_of(1_000_000) {
+        return modified;
+    }
+    let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_micros(at.clamp(start, start + 999_999)));
+    time.unwrap_or(modified)
+}
+
+fn micros(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX / 2)
 }
 
 /// What that object says.
@@ -150,8 +175,7 @@ impl Uses {
             return Ok(());
         }
         for (digest, used) in &leases.used {
-            let since = used.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            let micros = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
+            let micros = micros(*used);
             let known = self.table.entry(digest.to_string()).or_default();
             *known = (*known).max(micros);
         }

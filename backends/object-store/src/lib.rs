@@ -20,7 +20,7 @@
 //! ```text
 //! plyfold.json                                the version of all this, made by the first writer
 //! blobs/ALGORITHM/HEX                         the record of a blob: its state, its size, small content
-//! artifacts/ALGORITHM/HEX/KEY                 the record of an artifact: the same, with checksums and hash trees
+//! artifacts/HEX                               the record of an artifact: the same, with checksums and hash trees
 //! data/blobs/…/ID, data/artifacts/…/ID        content; each attempt to write it has an ID of its own
 //! names/NAME                                  a name: what it stands for, whether it is pinned, a change that is pending
 //! transactions/ID                             what decides for all names of a change
@@ -58,7 +58,7 @@
 //! as they are now; (6) the transaction is removed. Who reads a name with an ID reads the transaction: a name stands for the new content
 //! if that is `committed`, and for the old one otherwise. So the put of (4) changes all names at once. A writer that dies before it has
 //! changed nothing: another one that wants a name puts the transaction, which is not renewed, as `aborted` on the version that it
-//! watched, and the put of (4) then fails for good. One that dies after it has changed everything: the others
+//! watched, and the put of (4) then fails, now and later. One that dies after it has changed everything: the others
 //! finish (5). A name whose transaction is absent is read again. If it has changed, that is its state: (6) comes after (5). If it has
 //! not, the transaction was aborted and removed before its writer reached this name, and it stands for the old content.
 //! Transactions take names in their order, so two never wait for each other.
@@ -110,6 +110,7 @@ mod content;
 mod error;
 mod files;
 mod flight;
+mod fold;
 mod hold;
 mod holdings;
 mod lease;

@@ -202,12 +202,13 @@ pub(crate) fn of_blob(bucket: &Bucket, blob: &Digest) -> Result<Path> {
     bucket.path(&format!("blobs/{}", place(blob)))
 }
 
-/// The path of an artifact's record. Keys that print alike have two.
+/// The path of an artifact's record. Keys that print alike have two. It is short: services, and the folders that some are
+/// made of, bound the names of objects.
 pub(crate) fn of_artifact(bucket: &Bucket, key: &ArtifactKey) -> Result<Path> {
-    let format = &key.format;
-    let whole = (format.name, format.version, &format.options, format.extension);
+    let ArtifactKey { format, content } = key;
+    let whole = (format.name, format.version, &format.options, format.extension, content.as_ref());
     let whole = serde_json::to_vec(&whole).map_err(|e| Error::config("writing a key").with_source(e))?;
-    bucket.path(&format!("artifacts/{}/{}", place(&key.content), digest::sha256(&whole).digest()))
+    bucket.path(&format!("artifacts/{}", digest::sha256(&whole).digest()))
 }
 
 /// The path of content beside a record.

@@ -5,6 +5,7 @@ use object_store::ObjectMeta;
 use plyfold_core::{Reference, Result};
 
 use crate::bucket::gone;
+use crate::fold;
 use crate::holdings::{Census, HeldRecord};
 use crate::name;
 use crate::record::{self, Slot};
@@ -63,7 +64,7 @@ async fn transactions(shared: &Shared, census: &Census) -> Result<u64> {
         if object.state == Outcome::Pending {
             transaction::abort(bucket, &location, (&object, &version)).await?;
         }
-        transaction::fold(bucket, id, &object.names).await?;
+        fold::fold(bucket, id, &object.names).await?;
         removed += 1;
     }
     Ok(removed)

@@ -7,7 +7,6 @@ use plyfold_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::bucket::{Bucket, Expected, Read, Swapped, token};
-use crate::name::{Entry, NameObject, Pending, path};
 
 /// The largest object of a transaction: all names of a large change.
 const LARGEST: u64 = 64 << 20;
@@ -71,30 +70,4 @@ pub(crate) async fn abort(
         bucket.swap(path, &Expected::Version(version.clone()), body).await?;
     }
     Ok(())
-}
-
-/// Lets each of these names say the outcome of a transaction, and removes the transaction. One that is pending stays.
-pub(crate) async fn fold(bucket: &Bucket, id: &str, names: &[String]) -> Result<()> {
-    if outcome(bucket, id).await? == Outcome::Pending {
-        return Ok(());
-    }
-    for name in names {
-        fold_name(bucket, id, name).await?;
-    }
-    bucket.delete(&path_of(bucket, id)?).await
-}
-
-/// Lets a name say the outcome of a transaction that has ended.
-pub(crate) async fn fold_name(bucket: &Bucket, id: &str, name: &str) -> Result<()> {
-    let path = path(bucket, name)?;
-    loop {
-        let entry = Entry::settled(bucket, &path).await?;
-        if !matches!(&entry.pending, Some(Pending { transaction: Some(of), .. }) if of == id) {
-            return Ok(());
-        }
-        let body = NameObject::body(name, entry.image.clone(), None)?;
-        if matches!(bucket.swap(&path, &entry.expected, body).await?, Swapped::Done(_)) {
-            return Ok(());
-        }
-    }
 }

@@ -11,6 +11,7 @@ use plyfold_core::{BlobRange, Descriptor, Digest, Error, NameChange, Reference, 
 use crate::background;
 use crate::bucket::{Bucket, Expected, Swapped, gone, token};
 use crate::content;
+use crate::fold;
 use crate::hold::Hold;
 use crate::name::{self, Entry, Image, NameObject, Pending};
 use crate::shared::Shared;
@@ -142,7 +143,7 @@ async fn free_entry(
                     watch.pause().await;
                 }
             }
-            _ => transaction::fold_name(bucket, id, text).await?,
+            _ => fold::fold_name(bucket, id, text).await?,
         }
     }
 }
@@ -194,7 +195,7 @@ async fn many(shared: &Shared, changes: &[NameChange], names: &Named<'_>) -> Res
     // Readers know by now; what is left of it costs them a request.
     let folding = bucket.clone();
     let fold = async move {
-        if let Err(e) = transaction::fold(&folding, &id, &texts).await {
+        if let Err(e) = fold::fold(&folding, &id, &texts).await {
             tracing::debug!("transaction {id} stays until a collection: {e}");
         }
     };

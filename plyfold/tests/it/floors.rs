@@ -25,6 +25,7 @@ fn no_crate_has_a_circle() {
     for sources in [
         "backends/archive/src",
         "backends/layout/src",
+        "backends/object-store/src",
         "backends/oci-client/src",
         "backends/registry/src",
         "benches/guard/src",

@@ -81,9 +81,13 @@ impl Objects {
 
     /// Other content in the place of an artifact's; whether there is one.
     pub(crate) fn damage_artifact(&self, key: &ArtifactKey, content: &[u8]) -> bool {
-        let folder = format!("artifacts/{}/{}/", key.content.algorithm(), key.content.digest());
+        let is_of = |path: &str| {
+            let content = self.record(path).map(|record| record["artifact"]["content"].clone());
+            content.is_some_and(|content| content == key.content.as_ref())
+        };
         let objects = self.list();
-        let record = objects.iter().find(|(path, size)| path.starts_with(&folder) && *size > 16);
+        let records = objects.iter().filter(|(path, size)| path.starts_with("artifacts/") && *size > 16);
+        let record = records.into_iter().find(|(path, _)| is_of(path));
         record.is_some_and(|(path, _)| self.overwrite(path, content))
     }
 

@@ -17,7 +17,7 @@ use object_store::{
 /// What is wrong with the service.
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
-    /// Its machine stops for good after so many writes.
+    /// Its machine stops after so many writes, and never goes on.
     DiesAfter(Arc<AtomicUsize>),
     /// It replaces objects whatever it was told.
     IgnoresConditions,
