@@ -8,11 +8,11 @@ use plyfold_core::block_sums::{Reading, SummedFile};
 use plyfold_core::blocking::{Stop, blocking};
 use plyfold_core::{ArtifactHandle, ArtifactKey, ArtifactWriter, Error, ErrorKind, Made, Output, Result};
 
-use crate::artifact::{self, StoredArtifact};
 use crate::background;
 use crate::claim::Claim;
 use crate::record::{ArtifactRecord, Record};
 use crate::shared::Shared;
+use crate::stored_artifact::{self, StoredArtifact};
 use crate::upload::Upload;
 
 /// Bytes that are read from the file at once.
@@ -66,7 +66,7 @@ impl ArtifactWriter for ArtifactUpload {
                 return Ok(Box::new(StoredArtifact::of(&bucket, data, made, sums)) as Box<dyn ArtifactHandle>);
             }
             // Who has taken over has made the same file, or is making it.
-            if let Some(found) = artifact::find(&shared, &key).await? {
+            if let Some(found) = stored_artifact::find(&shared, &key).await? {
                 return Ok(Box::new(found) as _);
             }
             let message = "another maker has taken over: this one did not renew its right in time";

@@ -1,7 +1,7 @@
 //! The bucket: objects under a prefix, and the one way to change them.
 //!
 //! Each write of an object that changes is conditional on the version that was read ([`Bucket::swap`]), and each body has a
-//! token that no other write has. So a request whose answer is lost, or that is delivered twice, is told from another
+//! token that no other write has. So a request whose answer is lost, or that is delivered twice, differs from another
 //! writer's: the object has this body or another one.
 
 use std::fmt;

@@ -17,7 +17,10 @@ use serde::Deserialize;
 use crate::bucket::{Bucket, Expected, token};
 use crate::config::Config;
 use crate::shared::Shared;
-use crate::{artifact, background, collect, content, flight, lease, name_list, service, update, verify};
+use crate::{
+    artifact, background, collect, content, flight, lease, name_list, service, stored_artifact, update,
+    verify,
+};
 
 /// What the objects of a prefix are, and which version of this crate reads them.
 const FORMAT: u32 = 1;
@@ -154,7 +157,7 @@ impl CacheProvider for ObjectStoreCache {
     }
 
     async fn find_artifact(&self, key: &ArtifactKey) -> Result<Option<Box<dyn ArtifactHandle>>> {
-        Ok(artifact::find(&self.0, key).await?.map(|found| Box::new(found) as _))
+        Ok(stored_artifact::find(&self.0, key).await?.map(|found| Box::new(found) as _))
     }
 
     async fn lease(&self, content: &[Digest]) -> Result<Lease> {

@@ -109,7 +109,7 @@ pub(crate) async fn ingest(shared: &Shared, blob: &Descriptor) -> Result<Ingest>
     digest::supported(blob.digest())?;
     shared.check_writable()?;
     let path = record::of_blob(&shared.bucket, blob.digest())?;
-    // Without a turn where nothing is to be written.
+    // Without a wait where nothing is to be written.
     if let Some(found) = shared.used_slot(&path).await?.with_content()
         && is_sound(shared, &path, blob, &found.record).await?
     {

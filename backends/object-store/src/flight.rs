@@ -59,7 +59,7 @@ pub(crate) async fn probe(bucket: &Bucket) -> Result<Option<&'static str>> {
         };
         if let Swapped::Done(_) = bucket.swap(&path, &Expected::Absent, body()).await? {
             return Ok(Some(
-                "the service replaces an object although it was told to make it only if it is absent",
+                "the service replaces an object although the request was to make it only if it is absent",
             ));
         }
         let Swapped::Done(second) = bucket.swap(&path, &Expected::Version(first.clone()), body()).await?
@@ -68,7 +68,7 @@ pub(crate) async fn probe(bucket: &Bucket) -> Result<Option<&'static str>> {
         };
         if let Swapped::Done(_) = bucket.swap(&path, &Expected::Version(first), body()).await? {
             return Ok(Some(
-                "the service replaces an object although it has another version than it was told",
+                "the service replaces an object although it has another version than the request says",
             ));
         }
         let _ = second;

@@ -31,34 +31,34 @@
 //! ```
 //!
 //! There is one way to change an object: a put on the condition that it is absent, or still the version that was read. Each
-//! body has a token that no other has. So a put whose answer is lost, or that arrives twice, is told from another writer's by a
-//! read, and a put that arrives late finds another version and does nothing. An object whose name another writer
+//! body has a token that no other has. So a put whose answer is lost, or that arrives twice, differs from another writer's for who
+//! reads it, and a put that arrives late finds another version and does nothing. An object whose name another writer
 //! may use again is never removed, because no service of `object_store` removes on a condition: 16 bytes in its place say that it is
 //! gone. Removed are objects alone whose name (an ID) is never used again, and which nothing can name any more.
 //!
 //! # Writing content
 //! A record goes from absent or gone to `writing` with a new ID, and from there to `live`. The record is the lock: its
-//! writer renews it, and whoever waits takes over by putting `writing` with another ID when the version has stayed the same for
+//! writer renews it, and the one that waits takes over by putting `writing` with another ID when the version has stayed the same for
 //! [`lease_seconds`](Config::lease_seconds) of the clock of the one who waits. No date of one machine is compared with one of another.
 //! Publishing is a put on the version that the writer put last, so of two writers one publishes, and one that was slow cannot replace
 //! what its successor has published, however late it comes. Size and digest of all bytes are checked before it. The ID stands in
 //! the record before anything is written under it, and a record that has left an ID never returns to it: content whose ID
 //! its record does not say is no content, and any collection removes it.
 //!
-//! A writer that dies leaves, after each of its requests: nothing; a record that is `writing`, which the next one takes over; content
+//! A writer that ends early leaves, after each of its requests: nothing; a record that is `writing`, which the next one takes over; content
 //! that no record names, which a collection removes; or the finished blob.
 //!
 //! # Changing names
 //! One name: a put says what the name will stand for, beside what it stands for (`pending`); then it is looked whether the content is
-//! here; then a put makes the change. A writer that dies between the two has changed nothing, and the next writer of
+//! here; then a put makes the change. A writer that ends between the two has changed nothing, and the next writer of
 //! the name waits until the object has stayed the same for a third of a lease, and replaces it.
 //!
 //! Several names: (1) a transaction is put, `pending`; (2) each name, in their order, is put with what it will stand for and the
 //! transaction's ID; (3) it is looked whether the content is here; (4) **the transaction is put as `committed`**; (5) the names are put
 //! as they are now; (6) the transaction is removed. Who reads a name with an ID reads the transaction: a name stands for the new content
-//! if that is `committed`, and for the old one otherwise. So the put of (4) changes all names at once. A writer that dies before it has
+//! if that is `committed`, and for the old one otherwise. So the put of (4) changes all names at once. A writer that ends before it has
 //! changed nothing: another one that wants a name puts the transaction, which is not renewed, as `aborted` on the version that it
-//! watched, and the put of (4) then fails, now and later. One that dies after it has changed everything: the others
+//! watched, and the put of (4) then fails, now and later. One that ends after it has changed everything: the others
 //! finish (5). A name whose transaction is absent is read again. If it has changed, that is its state: (6) comes after (5). If it has
 //! not, the transaction was aborted and removed before its writer reached this name, and it stands for the old content.
 //! Transactions take names in their order, so two never wait for each other.
@@ -71,10 +71,10 @@
 //! of each unused thing is put as `condemned`. (3) Leases and names are read again; what they lead to by now is put
 //! `live` again. (4) The records of the rest are put as gone, each on the version of (2), and their content is removed.
 //!
-//! Whoever uses content reads its record, and makes one that is `condemned` `live` again; a caller holds a lease before that, and an
+//! Each user of content reads its record, and makes one that is `condemned` `live` again; a caller holds a lease before that, and an
 //! update has put what a name will stand for before that. So either the lease or the name is there before (3) reads, or
 //! the record is read after (2), and then it changes, and the put of (4) fails. That holds for a collection that was stopped for
-//! hours between any two requests, and for several at once. A lease whose holder has died is told by the dates of the service alone:
+//! hours between any two requests, and for several at once. A lease whose holder has ended is known by the dates of the service alone:
 //! it is twice as old as it may be, compared with an object that the collection has just written. A holder that was
 //! stopped for longer loses its protection, and an update then answers that the content is not here: a name never stands for
 //! content that was removed.
@@ -119,6 +119,7 @@ mod name_list;
 mod record;
 mod service;
 mod shared;
+mod stored_artifact;
 mod sweep;
 mod transaction;
 mod update;

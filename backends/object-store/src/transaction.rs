@@ -6,7 +6,7 @@ use object_store::path::Path;
 use plyfold_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::bucket::{Bucket, Expected, Read, Swapped, token};
+use crate::bucket::{Bucket, Expected, Read, token};
 
 /// The largest object of a transaction: all names of a large change.
 const LARGEST: u64 = 64 << 20;

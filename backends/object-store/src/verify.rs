@@ -10,12 +10,12 @@ use plyfold_core::{
     Verified, Verify,
 };
 
-use crate::artifact::StoredArtifact;
 use crate::bucket::gone;
 use crate::collect::remove_artifact;
 use crate::content;
 use crate::holdings::{Census, HeldRecord, service_time};
 use crate::shared::Shared;
+use crate::stored_artifact::StoredArtifact;
 
 /// Reads blobs and artifacts again.
 pub(crate) async fn verify(cache: &dyn CacheProvider, shared: &Shared, what: &Verify) -> Result<Verified> {

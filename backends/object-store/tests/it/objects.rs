@@ -137,7 +137,7 @@ fn files(folder: &FilePath, below: &str) -> Vec<(String, u64)> {
     found
 }
 
-/// Runs requests on another thread: whoever waits may be on the runtime that would make them.
+/// Runs requests on another thread: what waits may be on the runtime that would make them.
 fn apart<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     std::thread::spawn(move || runtime.block_on(work)).join().unwrap()

@@ -19,7 +19,7 @@ use object_store::{
 pub(crate) enum Fault {
     /// Its machine stops after so many writes, and never goes on.
     DiesAfter(Arc<AtomicUsize>),
-    /// It replaces objects whatever it was told.
+    /// It replaces objects whatever the condition.
     IgnoresConditions,
     /// Listings do not have what was put this short a time ago.
     ListsLate(Duration),
