@@ -5,7 +5,7 @@ use object_store::path::Path;
 use plyfold_core::Result;
 
 use crate::background;
-use crate::bucket::{Bucket, Expected, Swapped, gone, token};
+use crate::bucket::{Bucket, Expected, gone, token};
 use crate::hold::Hold;
 use crate::record::{self, Found, Record, Slot, State};
 use crate::shared::Shared;
@@ -58,11 +58,10 @@ impl Claim {
                 Slot::Held(found) => (Expected::Version(found.version), found.record.data),
             };
             let id = token();
-            let body = Record::writing(&id).to_bytes()?;
-            if let Swapped::Done(version) = shared.bucket.swap(path, &expected, body).await? {
-                let renewed = id.clone();
-                let renewed = move || Record::writing(&renewed).to_bytes().unwrap_or_else(|_| gone());
-                let hold = Hold::new((&shared.bucket, path.clone(), version), shared.expiry, renewed, gone)?;
+            let written = id.clone();
+            let written = move || Record::writing(&written).to_bytes().unwrap_or_else(|_| gone());
+            let taken = Hold::take((&shared.bucket, path, &expected), shared.expiry, written, gone);
+            if let Some(hold) = taken.await? {
                 if let Some(before) = before {
                     remove_data(&shared.bucket, path, &before);
                 }

@@ -29,9 +29,9 @@ pub(crate) async fn single_flight(shared: &Shared, work: &str) -> Result<Lease> 
                 continue;
             }
         };
-        if let Swapped::Done(version) = bucket.swap(&path, &expected, body(work)).await? {
-            let renewed = work.to_owned();
-            let hold = Hold::new((bucket, path, version), shared.expiry, move || body(&renewed), gone)?;
+        let written = work.to_owned();
+        let taken = Hold::take((bucket, &path, &expected), shared.expiry, move || body(&written), gone);
+        if let Some(hold) = taken.await? {
             return Ok(Lease::new(Flight { _hold: hold, _turn: turn }));
         }
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use object_store::UpdateVersion;
 use object_store::path::Path;
-use plyfold_core::Result;
+use plyfold_core::{Error, ErrorKind, Result};
 use tokio::sync::Mutex;
 
 use crate::background;
@@ -36,8 +36,33 @@ struct Held {
 }
 
 impl Hold {
+    /// Puts the first body where the object is as expected, and renews it from then on; `None` when another was first. A
+    /// caller that is dropped meanwhile leaves no right without a holder: the put is waited for, and its right is ended.
+    ///
+    /// # Errors
+    /// Those of the service.
+    pub(crate) async fn take(
+        (bucket, path, expected): (&Bucket, &Path, &Expected),
+        expiry: Duration,
+        renewed: impl Fn() -> Bytes + Send + Sync + 'static,
+        ended: impl Fn() -> Bytes + Send + Sync + 'static,
+    ) -> Result<Option<Self>> {
+        let (bucket, path, expected) = (bucket.clone(), path.clone(), expected.clone());
+        let taken = background::handle()?.spawn(async move {
+            match bucket.swap(&path, &expected, renewed()).await? {
+                Swapped::Done(version) => {
+                    Self::new((&bucket, path, version), expiry, renewed, ended).map(Some)
+                }
+                Swapped::Lost => Ok(None),
+            }
+        });
+        let failed =
+            |e| Error::new(ErrorKind::Internal, "a task that takes a right has ended").with_source(e);
+        taken.await.map_err(failed)?
+    }
+
     /// Renews an object of this version from now on.
-    pub(crate) fn new(
+    fn new(
         (bucket, path, version): (&Bucket, Path, UpdateVersion),
         expiry: Duration,
         renewed: impl Fn() -> Bytes + Send + Sync + 'static,

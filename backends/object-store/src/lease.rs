@@ -56,13 +56,14 @@ pub(crate) async fn lease(shared: &Shared, content: &[Digest]) -> Result<Lease> 
             Bytes::from(serde_json::to_vec(&object).unwrap_or_default())
         }
     };
-    let begun = bucket.swap(&path, &Expected::Absent, body(false)()).await?;
-    let Swapped::Done(version) = begun else {
-        return Err(
-            Error::new(plyfold_core::ErrorKind::Internal, "two leases have one name").with_endpoint(bucket)
-        );
-    };
-    Ok(Lease::new(Hold::new((bucket, path, version), shared.expiry, body(false), body(true))?))
+    let taken = Hold::take((bucket, &path, &Expected::Absent), shared.expiry, body(false), body(true));
+    match taken.await? {
+        Some(hold) => Ok(Lease::new(hold)),
+        None => {
+            let error = Error::new(plyfold_core::ErrorKind::Internal, "two leases have one name");
+            Err(error.with_endpoint(bucket))
+        }
+    }
 }
 
 /// All leases of a bucket.

@@ -168,15 +168,13 @@ async fn many(shared: &Shared, changes: &[NameChange], names: &Named<'_>) -> Res
     let path = transaction::path_of(bucket, &id)?;
     // Those of this process wait for each other here: otherwise they would ask the service in turn.
     let _turn = shared.queues.turn("transactions").await;
-    let begun =
-        bucket.swap(&path, &Expected::Absent, TransactionObject::body(Outcome::Pending, &texts)?).await?;
-    let Swapped::Done(version) = begun else { return Err(given_up(bucket)) };
     let body = |state| {
         let texts = texts.clone();
         move || TransactionObject::body(state, &texts).unwrap_or_else(|_| gone())
     };
     let (renewed, ended) = (body(Outcome::Pending), body(Outcome::Aborted));
-    let hold = Hold::new((bucket, path, version), shared.patience(), renewed, ended)?;
+    let taken = Hold::take((bucket, &path, &Expected::Absent), shared.patience(), renewed, ended);
+    let Some(hold) = taken.await? else { return Err(given_up(bucket)) };
     let prepared = match prepare(shared, &id, names).await {
         Ok(()) => check_content(shared, changes).await,
         prepared => prepared,
