@@ -57,13 +57,9 @@ pub(crate) async fn lease(shared: &Shared, content: &[Digest]) -> Result<Lease> 
         }
     };
     let taken = Hold::take((bucket, &path, &Expected::Absent), shared.expiry, body(false), body(true));
-    match taken.await? {
-        Some(hold) => Ok(Lease::new(hold)),
-        None => {
-            let error = Error::new(plyfold_core::ErrorKind::Internal, "two leases have one name");
-            Err(error.with_endpoint(bucket))
-        }
-    }
+    let same =
+        || Error::new(plyfold_core::ErrorKind::Internal, "two leases have one name").with_endpoint(bucket);
+    taken.await?.map(Lease::new).ok_or_else(same)
 }
 
 /// All leases of a bucket.
