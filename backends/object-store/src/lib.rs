@@ -1,7 +1,7 @@
 //! Images of a fleet in object storage: S3, Google Cloud Storage, Azure, and what speaks like them.
 //!
 //! [`ObjectStoreCache`] is a [`CacheProvider`](plyfold_core::CacheProvider) that many machines use at once, with no
-//! server of its own. It keeps to the rules of `cache_suite!`, of groups C, K and D, in memory, in a folder and on S3. What is
+//! server of its own. It keeps to the rules of `cache_suite!`, of groups C, K and D, in memory and in a folder. What is
 //! needed of the service: a put that is made only where an object is absent, or has the stated version (`If-None-Match`,
 //! `If-Match`), and listings that have what was put before they began, in the order of the names. S3, Google Cloud Storage,
 //! Azure, `MinIO` and Ceph give both. A service without conditional puts is read from, and refused for writing.

@@ -1,4 +1,5 @@
-//! `s3s-fs`: buckets that are folders.
+//! `s3s-fs`: buckets that are folders. Version 0.14.1 looks at the condition of a put before it takes the body, without a lock:
+//! of puts at the same time several are made, and rule K 118 may find that.
 
 use std::collections::BTreeMap;
 use std::fs;
