@@ -92,6 +92,16 @@ pub trait BlobWriter: Debug + Send {
     /// been hashed again.
     fn offset(&self) -> u64;
 
+    /// The rest of the blob, from [`offset`](Self::offset) on, where the cache has it elsewhere, such as in another
+    /// [tier](crate::Tiered): it is to be written as that of a backend would be, which need not be asked then. `None` when the
+    /// blob has to come from a backend.
+    ///
+    /// # Errors
+    /// Those of reading there.
+    async fn held_elsewhere(&mut self) -> Result<Option<Blob>> {
+        Ok(None)
+    }
+
     /// Appends bytes.
     ///
     /// # Errors
@@ -142,6 +152,16 @@ pub trait CacheProvider: AsCacheProvider + DynClone + Debug + Display + Send + S
     /// [`Io`](crate::ErrorKind::Io), [`Unsupported`](crate::ErrorKind::Unsupported) for a digest that cannot be
     /// verified.
     async fn stat(&self, digest: &Digest) -> Result<Option<u64>>;
+
+    /// Whether a blob, if it is here, has to be [brought](BlobWriter::held_elsewhere) from elsewhere before this machine can do
+    /// without that place, such as another [tier](crate::Tiered). A pull brings such blobs. The provided body is for caches in
+    /// one place.
+    ///
+    /// # Errors
+    /// As [`CacheProvider::stat`].
+    async fn is_away(&self, digest: &Digest) -> Result<bool> {
+        Ok(false)
+    }
 
     /// Reads a blob that is here.
     ///
@@ -396,6 +416,7 @@ impl<T: CacheProvider> AsCacheProvider for T {
 crate::forward_cache! {
     Box<dyn CacheProvider>, |cache| (**cache);
     async stat(digest: &Digest) -> Result<Option<u64>>;
+    async is_away(digest: &Digest) -> Result<bool>;
     async open(blob: &Descriptor, range: BlobRange) -> Result<Blob>;
     async ingest(blob: &Descriptor) -> Result<Ingest>;
     async partial(digest: &Digest) -> Result<u64>;

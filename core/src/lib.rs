@@ -42,6 +42,7 @@ pub mod source;
 mod source_tars;
 pub mod stall;
 mod stored_blob;
+mod tiered;
 pub mod tree;
 pub mod worker;
 
@@ -131,3 +132,4 @@ pub use size::Size;
 pub use source::{ImageSource, ImageSourceExt, RegistrySource};
 pub use source_tars::ImageSourceTars;
 pub use strict::DocumentFault;
+pub use tiered::Tiered;

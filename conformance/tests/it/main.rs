@@ -10,3 +10,4 @@ mod mutants;
 mod not_judged;
 mod samples;
 mod server;
+mod tiered;

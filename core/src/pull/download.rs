@@ -12,7 +12,7 @@ use crate::layer::{Hashing, LayerForm, LayerOptions, LayerTar};
 use crate::progress::Event;
 use crate::stored_blob;
 use crate::{
-    Advice, Artifact, ArtifactHandle, ArtifactKey, BlobRange, CacheProvider, Descriptor, Digest, Error,
+    Advice, Artifact, ArtifactHandle, ArtifactKey, Blob, BlobRange, CacheProvider, Descriptor, Digest, Error,
     ErrorKind, ImageRegistryExt, Result, TransferFault,
 };
 
@@ -36,7 +36,7 @@ impl Engine<'_> {
                 self.materialize_present(layer, slot).await.map_err(at)?
             }
             // It was removed or quarantined since the image was found.
-            Ingest::Vacant(_) if self.options.policy == PullPolicy::Never => {
+            Ingest::Vacant(_) if self.is_refused(layer).await? => {
                 let error = Error::from(MissingBlob(layer.digest().clone()));
                 return Err(at(error.with_endpoint(&self.cache)));
             }
@@ -68,6 +68,12 @@ impl Engine<'_> {
             Err(e) => Err(content::verify_after(&self.cache, layer, e).await),
             read => read,
         }
+    }
+
+    /// Whether a blob that is to be stored would have to be fetched, and nothing may be.
+    async fn is_refused(&self, blob: &Descriptor) -> Result<bool> {
+        let is_never = self.options.policy == PullPolicy::Never;
+        Ok(is_never && self.cache.stat(blob.digest()).await? != Some(blob.size()))
     }
 
     /// A layer's artifact, or the right to make it; neither when none is asked for.
@@ -175,8 +181,8 @@ impl Engine<'_> {
         if let Some(slot) = pending.take_if(|slot| resumed_at == 0 && !is_later(slot)) {
             tee = Some(self.convert(slot, WhenFull::Defer)?);
         }
-        let interruptions = match self.receive(layer, &mut *writer, tee.as_mut()).await {
-            Ok(interruptions) => interruptions,
+        let is_pieced = match self.receive(layer, &mut *writer, tee.as_mut()).await {
+            Ok(is_pieced) => is_pieced || resumed_at > 0,
             Err(e) => {
                 // A transfer that broke can go on where it stopped; content that is wrong cannot.
                 if *e.kind() == ErrorKind::Corrupt {
@@ -193,7 +199,6 @@ impl Engine<'_> {
             None => None,
         };
         if let Err(e) = self.commit(writer).await {
-            let is_pieced = resumed_at > 0 || interruptions > 0;
             if !is_pieced || *e.kind() != ErrorKind::Corrupt {
                 return Err(e);
             }
@@ -230,23 +235,33 @@ impl Engine<'_> {
         })
     }
 
-    /// Moves a blob's bytes into `writer`, through failures of the transfer, each time from where it stopped; with
-    /// how many there were.
+    /// Moves a blob's bytes into `writer`, through failures of the transfer, each time from where it stopped; whether they
+    /// may come from several places or attempts.
     async fn receive(
         &self,
         layer: &Descriptor,
         writer: &mut dyn BlobWriter,
         mut tee: Option<&mut Conversion>,
-    ) -> Result<u32> {
+    ) -> Result<bool> {
         let (mut attempt, mut is_whole) = (1, false);
+        let (mut asks_cache, mut was_elsewhere) = (true, false);
         let (mut row, mut row_start) = (Row::default(), writer.offset());
         while writer.offset() < layer.size() || layer.size() == 0 {
             let offset = writer.offset();
-            let transfer = self.transfer(layer, writer, tee.as_deref_mut(), attempt, is_whole);
+            let held = if asks_cache { writer.held_elsewhere().await? } else { None };
+            let is_held = held.is_some();
+            was_elsewhere |= is_held;
+            let transfer = self.transfer(layer, writer, tee.as_deref_mut(), (attempt, is_whole), held);
             let error = match row.attempt(transfer).await {
                 Ok(()) => break,
                 Err(e) => e,
             };
+            if is_held && !error.is_retryable() {
+                // What the cache has elsewhere is damaged or gone: the backend may have it.
+                tracing::debug!("{} is not taken from elsewhere: {error}", layer.digest());
+                asks_cache = false;
+                continue;
+            }
             if writer.offset() >= row_start + Retry::PROGRESS {
                 row = Row::default();
             }
@@ -267,25 +282,36 @@ impl Engine<'_> {
         if let Some(tee) = tee {
             tee.end().await;
         }
-        Ok(attempt - 1)
+        Ok(was_elsewhere || attempt > 1)
     }
 
     /// One attempt, counted from 1: from the writer's offset to the end, or to the first failure. The endpoint is asked
-    /// for the blob from its first byte if `is_whole`, whatever is here.
+    /// for the blob from its first byte if `is_whole`, whatever is here. It is not asked for what is `held` elsewhere.
     async fn transfer(
         &self,
         layer: &Descriptor,
         writer: &mut dyn BlobWriter,
         mut tee: Option<&mut Conversion>,
-        attempt: u32,
-        is_whole: bool,
+        (attempt, is_whole): (u32, bool),
+        held: Option<Blob>,
     ) -> Result<()> {
         let digest = layer.digest();
         let start = writer.offset();
         let range = BlobRange::from_start(if is_whole { 0 } else { start });
         let mut stall = StallTimer::new(self.options.stall);
-        let at = |e: Error| e.with_endpoint(&self.registry);
-        let opened = stall.wait(self.registry.fetch_blob(self.reference, layer, range)).await;
+        let place = held.as_ref().and_then(Blob::endpoint).map(str::to_owned);
+        let at = |e: Error| match &place {
+            Some(place) => e.with_endpoint(place),
+            None => e.with_endpoint(&self.registry),
+        };
+        let opened = match held {
+            Some(blob) => Ok(blob),
+            // What was to be read elsewhere is gone.
+            None if self.options.policy == PullPolicy::Never => {
+                return Err(Error::from(MissingBlob(digest.clone())).with_endpoint(&self.cache));
+            }
+            None => stall.wait(self.registry.fetch_blob(self.reference, layer, range)).await,
+        };
         let mut blob = opened.map_err(at)?.unverified();
         self.options.progress.emit(Event::BlobOpened {
             digest: digest.clone(),

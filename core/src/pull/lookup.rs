@@ -21,6 +21,8 @@ pub(super) struct Found {
     pub(super) source: RegistrySource,
     pub(super) config: Option<RawConfig>,
     pub(super) lease: Lease,
+    /// Whether some of it has to be brought to this machine.
+    pub(super) is_away: bool,
 }
 
 impl Engine<'_> {
@@ -82,15 +84,17 @@ impl Engine<'_> {
         };
         let lease = self.lease(&source, config.as_ref()).await?;
         // Content may have been removed before the lease was taken. Check again now that the lease is held.
+        let mut is_away = false;
         for blob in blobs(&source) {
             if self.cache.stat(blob.digest()).await? != Some(blob.size()) {
                 return Ok(None);
             }
+            is_away |= self.cache.is_away(blob.digest()).await?;
         }
         if self.options.verify && !self.drop_damaged(&source).await? {
             return Ok(None);
         }
-        Ok(Some(Found { source, config, lease }))
+        Ok(Some(Found { source, config, lease, is_away }))
     }
 
     /// The documents that are here; no config for artifacts.
@@ -202,7 +206,10 @@ impl Engine<'_> {
         let (mut counted, mut needed) = (HashSet::new(), 0_u64);
         for blob in blobs(source) {
             let (digest, size) = (blob.digest(), blob.size());
-            if counted.insert(digest.clone()) && self.cache.stat(digest).await? != Some(size) {
+            if !counted.insert(digest.clone()) {
+                continue;
+            }
+            if self.cache.stat(digest).await? != Some(size) || self.cache.is_away(digest).await? {
                 needed = needed.saturating_add(size.saturating_sub(self.cache.partial(digest).await?));
             }
         }

@@ -115,9 +115,18 @@ impl Engine<'_> {
 
     /// The result out of the cache alone; artifacts are made if need be.
     async fn take(&self, found: Found) -> Result<PullResult> {
-        let Found { source, config, lease } = found;
+        let Found { source, config, lease, is_away } = found;
+        if is_away {
+            self.check_room(&source).await?;
+        }
         let layers = self.layers(source.raw(), config.as_ref()).await?;
-        self.name_by_digest(&source).await?;
+        if is_away {
+            self.store_config(&source, config.as_ref()).await?;
+            self.store_documents(&source).await?;
+            self.set_name(&source, source.root().descriptor()).await?;
+        } else {
+            self.name_by_digest(&source).await?;
+        }
         Ok(self.result(&source, config, layers, lease))
     }
 

@@ -91,6 +91,7 @@ struct Vanishing(MemoryCache);
 plyfold_core::forward_cache! {
     Vanishing, |around| around.0;
     async stat(digest: &Digest) -> Result<Option<u64>>;
+    async is_away(digest: &Digest) -> Result<bool>;
     async open(blob: &Descriptor, range: BlobRange) -> Result<Blob>;
     async ingest(blob: &Descriptor) -> Result<Ingest>;
     async partial(digest: &Digest) -> Result<u64>;

@@ -35,4 +35,5 @@ mod seams;
 mod session;
 mod source;
 mod tars;
+mod tiered;
 mod verbs;

@@ -32,6 +32,7 @@ struct Counting {
 plyfold_core::forward_cache! {
     Counting, |cache| cache.inner;
     async stat(digest: &Digest) -> Result<Option<u64>>;
+    async is_away(digest: &Digest) -> Result<bool>;
     async ingest(blob: &Descriptor) -> Result<Ingest>;
     async partial(digest: &Digest) -> Result<u64>;
     async quarantine(digest: &Digest) -> Result<()>;

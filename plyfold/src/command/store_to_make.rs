@@ -65,6 +65,7 @@ impl StoreToMake {
 plyfold_core::forward_cache! {
     StoreToMake, |store| store.there();
     async stat(digest: &Digest) -> Result<Option<u64>>;
+    async is_away(digest: &Digest) -> Result<bool>;
     async open(blob: &Descriptor, range: BlobRange) -> Result<Blob>;
     async partial(digest: &Digest) -> Result<u64>;
     async quarantine(digest: &Digest) -> Result<()>;

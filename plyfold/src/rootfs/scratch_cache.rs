@@ -35,6 +35,7 @@ impl ScratchCache {
 plyfold_core::forward_cache! {
     ScratchCache, |around| around.cache;
     async stat(digest: &Digest) -> Result<Option<u64>>;
+    async is_away(digest: &Digest) -> Result<bool>;
     async open(blob: &Descriptor, range: BlobRange) -> Result<Blob>;
     async ingest(blob: &Descriptor) -> Result<Ingest>;
     async partial(digest: &Digest) -> Result<u64>;

@@ -22,6 +22,7 @@ struct Counted(Box<dyn CacheProvider>, Arc<Mutex<Vec<Digest>>>);
 plyfold::forward_cache! {
     Counted, |around| around.0;
     async stat(digest: &Digest) -> Result<Option<u64>>;
+    async is_away(digest: &Digest) -> Result<bool>;
     async ingest(blob: &Descriptor) -> Result<Ingest>;
     async partial(digest: &Digest) -> Result<u64>;
     async quarantine(digest: &Digest) -> Result<()>;

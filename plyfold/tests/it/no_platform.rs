@@ -86,6 +86,7 @@ struct Unsynced(MemoryCache);
 plyfold_core::forward_cache! {
     Unsynced, |cache| cache.0;
     async stat(digest: &Digest) -> Result<Option<u64>>;
+    async is_away(digest: &Digest) -> Result<bool>;
     async open(blob: &Descriptor, range: BlobRange) -> Result<Blob>;
     async ingest(blob: &Descriptor) -> Result<Ingest>;
     async partial(digest: &Digest) -> Result<u64>;
