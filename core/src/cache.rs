@@ -371,6 +371,11 @@ pub trait CacheProvider: AsCacheProvider + DynClone + Debug + Display + Send + S
         Ok(CachedNames::of(self.list().await?, page))
     }
 
+    /// Waits until what this process has dropped of the cache, such as leases and writers, is ended there, too: for a program
+    /// that is about to end. What another machine has to be asked for ends behind a drop. A cache waits for a few seconds at
+    /// most; what has not ended by then expires. The provided body is for caches that end everything as it is dropped.
+    async fn settle(&self) {}
+
     /// The OCI layout directory that this cache is, if it is one: other programs read images there by their names.
     ///
     /// # Contract
@@ -434,6 +439,7 @@ crate::forward_cache! {
     async collect(policy: &Collect) -> Result<Collected>;
     async verify(what: &Verify) -> Result<Verified>;
     async list_page(page: &Page) -> Result<CachedNames>;
+    async settle() -> ();
     sync layout() -> Option<&Path>;
     sync scratch() -> Option<PathBuf>;
     sync is_read_only() -> bool;

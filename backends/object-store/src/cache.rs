@@ -69,12 +69,6 @@ impl ObjectStoreCache {
     fn looking(&self) -> Self {
         Self(Shared { looks: true, ..self.0.clone() })
     }
-
-    /// Waits until what this process has dropped, such as leases, is ended in the bucket, too: for a program that is about
-    /// to end. What has not ended by then expires.
-    pub async fn settled(&self) {
-        background::settled().await;
-    }
 }
 
 /// Why nothing can be written here; `None` where it can.
@@ -169,6 +163,10 @@ impl CacheProvider for ObjectStoreCache {
             Some(_) => Ok(Lease::none()),
             None => flight::single_flight(&self.0, work).await,
         }
+    }
+
+    async fn settle(&self) {
+        background::settled().await;
     }
 
     async fn usage(&self) -> Result<Usage> {

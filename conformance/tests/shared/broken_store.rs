@@ -117,6 +117,10 @@ impl<F: StoreFault> CacheProvider for BrokenStore<F> {
         self.inner.list_page(page).await
     }
 
+    async fn settle(&self) {
+        self.inner.settle().await;
+    }
+
     fn layout(&self) -> Option<&Path> {
         self.inner.layout()
     }

@@ -37,6 +37,7 @@
 ///     async collect(policy: &Collect) -> Result<Collected>;
 ///     async verify(what: &Verify) -> Result<Verified>;
 ///     async list_page(page: &Page) -> Result<CachedNames>;
+///     async settle() -> ();
 ///     sync layout() -> Option<&Path>;
 ///     sync scratch() -> Option<PathBuf>;
 ///     {

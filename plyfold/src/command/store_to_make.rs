@@ -78,6 +78,7 @@ plyfold_core::forward_cache! {
     async collect(policy: &Collect) -> Result<Collected>;
     async verify(what: &Verify) -> Result<Verified>;
     async list_page(page: &Page) -> Result<CachedNames>;
+    async settle() -> ();
     sync is_read_only() -> bool;
     {
         async fn ingest(&self, blob: &Descriptor) -> Result<Ingest> {

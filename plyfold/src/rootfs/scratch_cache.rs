@@ -51,6 +51,7 @@ plyfold_core::forward_cache! {
     async collect(policy: &Collect) -> Result<Collected>;
     async verify(what: &Verify) -> Result<Verified>;
     async list_page(page: &Page) -> Result<CachedNames>;
+    async settle() -> ();
     sync layout() -> Option<&Path>;
     {
         async fn artifact(&self, key: &ArtifactKey) -> Result<Artifact> {

@@ -39,6 +39,7 @@ plyfold::forward_cache! {
     async collect(policy: &Collect) -> Result<Collected>;
     async verify(what: &Verify) -> Result<Verified>;
     async list_page(page: &Page) -> Result<CachedNames>;
+    async settle() -> ();
     sync layout() -> Option<&Path>;
     sync scratch() -> Option<PathBuf>;
     sync is_read_only() -> bool;

@@ -66,7 +66,7 @@ async fn a_transaction_is_made_or_not() {
         ];
         let other = dying(&medium, writes).await.unwrap();
         let ended = other.update(&changes).await.is_ok();
-        other.settled().await;
+        other.settle().await;
         let after: Vec<_> = [a, b].map(|text| (text.to_owned(), new.digest().to_string())).into();
         let found = names(&cache).await;
         assert!(found == before || found == after, "half of it after {writes}: {found:?}");
@@ -94,7 +94,7 @@ async fn the_writer_of_a_blob_is_succeeded() {
             let cache = medium.cache().await.unwrap();
             let other = dying(&medium, writes).await.unwrap();
             let ended = put(&other, &content).await.is_ok();
-            other.settled().await;
+            other.settle().await;
             let wanted = blob(&content);
             if let Some(size) = cache.stat(wanted.digest()).await.unwrap() {
                 assert_eq!(size, wanted.size());
@@ -178,7 +178,7 @@ async fn a_slow_writer_replaces_nothing() {
     assert_eq!(next.stat(wanted.digest()).await.unwrap(), None);
     second.commit().await.unwrap();
     next.verify_blob(&wanted).await.unwrap();
-    next.settled().await;
+    next.settle().await;
     let content = medium.objects().iter().filter(|(path, _)| path.starts_with("data/")).count();
     assert_eq!(content, 1, "what the slow one has sent is removed");
 }

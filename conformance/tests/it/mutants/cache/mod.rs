@@ -365,6 +365,10 @@ impl CacheProvider for BrokenCache {
         self.broken_page(page).await
     }
 
+    async fn settle(&self) {
+        self.inner.settle().await;
+    }
+
     fn layout(&self) -> Option<&Path> {
         match self.fault {
             // A folder, and no layout.
