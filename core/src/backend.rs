@@ -54,10 +54,11 @@ pub struct OpenRequest {
 
 inventory::collect!(Backend);
 
-/// Links a [`Backend`] or a [`FormatEntry`](crate::FormatEntry) into every program that links the calling crate.
+/// Links a [`Backend`], a [`CacheEntry`](crate::CacheEntry) or a [`FormatEntry`](crate::FormatEntry) into every program that
+/// links the calling crate.
 ///
 /// A line in Cargo.toml does not link a crate: the program has to name it, by `use my_backend as _;` if it uses nothing
-/// else of it. Static libraries drop link-time entries: there, [`Backends::with`] and
+/// else of it. Static libraries drop link-time entries: there, [`Backends::with`], [`Caches::with`](crate::Caches::with) and
 /// [`Materializers::with`](crate::Materializers::with) add them.
 #[macro_export]
 macro_rules! register {
@@ -330,7 +331,8 @@ impl Pages {
 }
 
 /// What adds a scheme to a program.
-const LINKING: &str = "a crate in Cargo.toml is linked only if the program names it: `use CRATE as _;`";
+pub(crate) const LINKING: &str =
+    "a crate in Cargo.toml is linked only if the program names it: `use CRATE as _;`";
 
 /// The backends a program can open.
 #[derive(Clone, Debug, Default)]

@@ -5,6 +5,7 @@
 //! - [`ImageSource`]: one image, opened for reading.
 //! - [`Materializer`]: layers or a whole image in, block-device files out.
 //! - [`Backends`]: which of the first are linked into this program, by URI scheme.
+//! - [`Caches`]: which caches are linked into it, by URI scheme.
 //! - [`Materializers`]: which formats are linked into it, by name.
 //! - [`pull`](fn@pull): the engine that joins them.
 
@@ -51,6 +52,7 @@ mod artifact;
 mod beneath;
 mod beside;
 mod blob;
+mod caches;
 mod credential;
 mod differences;
 mod error;
@@ -95,6 +97,7 @@ pub use cache::{
     BlobWriter, CacheProvider, CacheProviderExt, CachedNames, Collect, Collected, Completeness, Ingest,
     Lease, ListedImage, LoadOptions, Loaded, NameChange, Usage, Verified, Verify,
 };
+pub use caches::{CacheEntry, CacheRequest, Caches, OpenCache};
 pub use copy::{
     Conversion, ConversionFault, Copied, CopyFault, CopyFrom, CopyJob, CopyOptions, MediaForm, Platforms,
     Recompression, Sparse, copied_descriptor, copy, copy_all, copy_from,

@@ -5,6 +5,7 @@
 mod attestation_limits;
 mod attestations;
 mod block_sums;
+mod caches;
 mod collect;
 mod conversion;
 mod copy;
