@@ -25,6 +25,9 @@ use crate::{
 /// What the objects of a prefix are, and which version of this crate reads them.
 const FORMAT: u32 = 1;
 
+/// The object that says so.
+const MARKER: &str = "plyfold.json";
+
 /// Images in a bucket, which many machines use at once. Clones share connections.
 #[derive(Clone, Debug)]
 pub struct ObjectStoreCache(Shared);
@@ -41,8 +44,19 @@ impl ObjectStoreCache {
     /// what another version has written, and those of the service: [`Auth`](ErrorKind::Auth),
     /// [`Denied`](ErrorKind::Denied), [`NotFound`](ErrorKind::NotFound), [`Unavailable`](ErrorKind::Unavailable).
     pub async fn open(uri: &str, config: &Config) -> Result<Self> {
-        let opened = service::open(uri, &config.service)?;
-        Self::on_bucket(Bucket::new(opened.store, &opened.prefix, &opened.uri), config).await
+        Self::on_bucket(service::open(uri, &config.service)?, config).await
+    }
+
+    /// The same where a machine has written before; nothing is written.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and [`NotFound`](ErrorKind::NotFound) where no machine has written.
+    pub async fn open_existing(uri: &str, config: &Config) -> Result<Self> {
+        let bucket = service::open(uri, &config.service)?;
+        if !is_there(&bucket).await? {
+            return Err(Error::not_found("there is no cache").with_endpoint(&bucket));
+        }
+        Ok(Self::new(bucket, config, config.read_only.then_some(READ_ONLY)))
     }
 
     /// The same in a store that the program has made, such as one with other retries. `uri` stands in errors.
@@ -55,14 +69,18 @@ impl ObjectStoreCache {
 
     async fn on_bucket(bucket: Bucket, config: &Config) -> Result<Self> {
         let refusal = writing_is_refused(&bucket, config).await?;
-        Ok(Self(Shared {
+        Ok(Self::new(bucket, config, refusal.as_deref()))
+    }
+
+    fn new(bucket: Bucket, config: &Config, refusal: Option<&str>) -> Self {
+        Self(Shared {
             bucket,
             queues: Arc::default(),
             expiry: config.expiry(),
             scratch: config.scratch.clone(),
             refusal: refusal.map(Arc::from),
             looks: false,
-        }))
+        })
     }
 
     /// The same that looks at content without using it.
@@ -71,33 +89,42 @@ impl ObjectStoreCache {
     }
 }
 
-/// Why nothing can be written here; `None` where it can.
-async fn writing_is_refused(bucket: &Bucket, config: &Config) -> Result<Option<String>> {
+/// Why nothing is written, where that was asked for.
+const READ_ONLY: &str = "the cache is opened to read from";
+
+/// Whether a machine has written here, in the format of this program.
+async fn is_there(bucket: &Bucket) -> Result<bool> {
     #[derive(Deserialize)]
     struct Marker {
         version: u32,
     }
-    let path = bucket.path("plyfold.json")?;
-    if let Some(found) = bucket.read(&path, 4096).await? {
-        let marker = serde_json::from_slice::<Marker>(&found.bytes).map_err(|e| {
-            let error =
-                Error::corrupt("an object is not what marks a cache of plyfold").with_endpoint(bucket);
-            error.with_context("object", &path).with_source(e)
-        })?;
-        if marker.version != FORMAT {
-            let message =
-                format!("the cache has format {}, and this program reads format {FORMAT}", marker.version);
-            return Err(Error::unsupported(message).with_endpoint(bucket));
-        }
-        return Ok(config.read_only.then(|| "the cache is opened to read from".to_owned()));
+    let path = bucket.path(MARKER)?;
+    let Some(found) = bucket.read(&path, 4096).await? else { return Ok(false) };
+    let marker = serde_json::from_slice::<Marker>(&found.bytes).map_err(|e| {
+        let error = Error::corrupt("an object is not what marks a cache of plyfold").with_endpoint(bucket);
+        error.with_context("object", &path).with_source(e)
+    })?;
+    if marker.version != FORMAT {
+        let message =
+            format!("the cache has format {}, and this program reads format {FORMAT}", marker.version);
+        return Err(Error::unsupported(message).with_endpoint(bucket));
     }
+    Ok(true)
+}
+
+/// Why nothing can be written here; `None` where it can.
+async fn writing_is_refused(bucket: &Bucket, config: &Config) -> Result<Option<String>> {
+    let is_there = is_there(bucket).await?;
     if config.read_only {
-        return Ok(Some("the cache is opened to read from".to_owned()));
+        return Ok(Some(READ_ONLY.to_owned()));
+    }
+    if is_there {
+        return Ok(None);
     }
     let why = match flight::probe(bucket).await {
         Ok(None) => {
             let body = serde_json::json!({ "version": FORMAT, "token": token() }).to_string();
-            bucket.swap(&path, &Expected::Absent, body.into()).await?;
+            bucket.swap(&bucket.path(MARKER)?, &Expected::Absent, body.into()).await?;
             return Ok(None);
         }
         Ok(Some(why)) => why.to_owned(),

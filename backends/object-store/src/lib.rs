@@ -16,6 +16,8 @@
 //! # }
 //! ```
 //!
+//! A program that links this crate opens them by their schemes, too: [`Caches::open`](plyfold_core::Caches::open).
+//!
 //! # The objects
 //! ```text
 //! plyfold.json                                the version of all this, made by the first writer
@@ -107,6 +109,7 @@ mod clock;
 mod collect;
 mod config;
 mod content;
+mod entries;
 mod error;
 mod files;
 mod flight;

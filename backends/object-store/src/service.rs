@@ -1,7 +1,6 @@
 //! The store that a URI is of.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, LazyLock};
 
@@ -17,22 +16,15 @@ use serde_json::Value;
 use url::Url;
 
 use crate::background;
+use crate::bucket::Bucket;
 use crate::error::failed;
 use crate::files::Files;
 
 /// The objects of `memory:` of this process.
 static MEMORY: LazyLock<Arc<InMemory>> = LazyLock::new(Arc::default);
 
-/// A store, and the prefix in it.
-#[derive(Debug)]
-pub(crate) struct OpenedStore {
-    pub(crate) store: Arc<dyn ObjectStore>,
-    pub(crate) prefix: Path,
-    pub(crate) uri: String,
-}
-
-/// Opens the store of a URI. No request is made.
-pub(crate) fn open(uri: &str, options: &BTreeMap<String, Value>) -> Result<OpenedStore> {
+/// The bucket of a URI. No request is made.
+pub(crate) fn open(uri: &str, options: &BTreeMap<String, Value>) -> Result<Bucket> {
     let invalid = |why: &str| {
         let error = Error::config(format!("invalid URI of a cache in object storage: {why}"));
         error.with_hint(
@@ -77,9 +69,13 @@ pub(crate) fn open(uri: &str, options: &BTreeMap<String, Value>) -> Result<Opene
         }
         ObjectStoreScheme::Local => {
             none(options)?;
+            if !uri.starts_with("file:///") {
+                // What is relative to no folder is not taken as an absolute path.
+                return Err(invalid("it names no folder by its whole path"));
+            }
             let folder = url.to_file_path().map_err(|()| invalid("it names no folder"))?;
             let uri = format!("file://{}", folder.display());
-            return Ok(OpenedStore { store: Arc::new(Files::new(&folder)), prefix: Path::default(), uri });
+            return Ok(Bucket::new(Arc::new(Files::new(&folder)), &Path::default(), &uri));
         }
         ObjectStoreScheme::Memory => {
             none(options)?;
@@ -87,22 +83,31 @@ pub(crate) fn open(uri: &str, options: &BTreeMap<String, Value>) -> Result<Opene
         }
         _ => return Err(invalid("it is of no service that keeps objects")),
     };
-    let uri = uri.trim_end_matches('/').to_owned();
-    Ok(OpenedStore { store, prefix, uri })
+    Ok(Bucket::new(store, &prefix, uri.trim_end_matches('/')))
 }
 
-/// Options by their names, as text.
-fn known<K: FromStr<Err: fmt::Display>>(options: &BTreeMap<String, Value>) -> Result<Vec<(K, String)>> {
+/// Options by their names, as text. `access-key-id` is the same as `access_key_id`.
+fn known<K: FromStr>(options: &BTreeMap<String, Value>) -> Result<Vec<(K, String)>> {
     let parsed = options.iter().map(|(name, value)| {
-        let key = K::from_str(name).map_err(|e| unknown(name, &e.to_string()))?;
-        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let key = K::from_str(&name.replace('-', "_")).map_err(|_| {
+            unknown(name, "there are `lease-seconds`, `read-only`, `scratch` and those of the service")
+        })?;
+        let value = match value {
+            Value::String(text) => text.clone(),
+            Value::Bool(_) | Value::Number(_) => value.to_string(),
+            _ => {
+                let why = "it takes one text".to_owned();
+                return Err(OptionFault::Value(name.clone(), why).into());
+            }
+        };
         Ok((key, value))
     });
     parsed.collect()
 }
 
 fn none(options: &BTreeMap<String, Value>) -> Result<()> {
-    options.keys().next().map_or(Ok(()), |name| Err(unknown(name, "this service has no options")))
+    let known = "there are `lease-seconds`, `read-only` and `scratch`";
+    options.keys().next().map_or(Ok(()), |name| Err(unknown(name, known)))
 }
 
 fn unknown(name: &str, why: &str) -> Error {

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a failure is the test's failure")]
 
 mod dying;
+mod entries;
 mod folder;
 mod medium;
 mod memory;
