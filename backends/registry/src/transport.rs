@@ -133,7 +133,13 @@ impl Recipe {
         let build = |builder: ClientBuilder| {
             // One that is named for a host is meant, also for a host on this machine.
             let builder = proxy.iter().fold(builder, |builder, proxy| builder.proxy(proxy.clone()));
+            // Cargo gives a program one reqwest with the features that all of its crates ask for.
             builder
+                .http1_only()
+                .no_brotli()
+                .no_deflate()
+                .no_gzip()
+                .no_zstd()
                 .connect_timeout(host.dial_timeout.unwrap_or(config.connect_timeout))
                 .dns_resolver(Resolver)
                 .redirect(redirect::Policy::none())

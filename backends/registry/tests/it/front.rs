@@ -61,34 +61,46 @@ impl Authority {
         let builder = builder.with_safe_default_protocol_versions().unwrap();
         let builder = builder.with_client_cert_verifier(verifier);
         let key = PrivatePkcs8KeyDer::from(key.serialize_der());
-        builder.with_single_cert(vec![certificate.der().clone()], key.into()).unwrap()
+        let mut config = builder.with_single_cert(vec![certificate.der().clone()], key.into()).unwrap();
+        config.alpn_protocols = ["h2", "http/1.1"].map(|name| name.as_bytes().to_vec()).to_vec();
+        config
     }
 }
 
-/// A server with TLS on a loopback address, in front of one without.
+/// A server with TLS on a loopback address, in front of one without. It would rather speak HTTP/2.
 pub(crate) struct Front {
     pub(crate) host: String,
-    shown: Arc<Mutex<Vec<bool>>>,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+/// What it has seen of a request.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    /// Whether it came with a certificate of the client.
+    has_certificate: bool,
+    /// What was agreed on of what the client offers (RFC 7301).
+    pub(crate) protocol: Option<String>,
+    pub(crate) head: String,
 }
 
 impl Front {
     pub(crate) fn start(authority: &Authority, address: &str, behind: &FaultServer) -> Self {
         let listener = TcpListener::bind((address, 0)).unwrap();
         let host = listener.local_addr().unwrap().to_string();
-        let (config, shown) = (Arc::new(authority.server(address)), Arc::<Mutex<Vec<bool>>>::default());
-        let (behind, seen) = (behind.host().to_owned(), Arc::clone(&shown));
+        let (config, seen) = (Arc::new(authority.server(address)), Arc::<Mutex<Vec<Seen>>>::default());
+        let (behind, noted) = (behind.host().to_owned(), Arc::clone(&seen));
         // The thread ends with the process.
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
-                let (behind, seen) = (behind.clone(), Arc::clone(&seen));
+                let (behind, seen) = (behind.clone(), Arc::clone(&noted));
                 std::thread::spawn(move || {
                     // A client that does not trust it goes away in the middle.
                     let _ = passed(StreamOwned::new(connection, stream), &behind, &seen);
                 });
             }
         });
-        Self { host, shown }
+        Self { host, seen }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -97,7 +109,11 @@ impl Front {
 
     /// For each request, whether it came with a certificate of the client.
     pub(crate) fn shown(&self) -> Vec<bool> {
-        self.shown.lock().unwrap().clone()
+        self.seen().iter().map(|seen| seen.has_certificate).collect()
+    }
+
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
     }
 }
 
@@ -105,7 +121,7 @@ impl Front {
 fn passed(
     mut client: StreamOwned<ServerConnection, TcpStream>,
     behind: &str,
-    seen: &Mutex<Vec<bool>>,
+    seen: &Mutex<Vec<Seen>>,
 ) -> std::io::Result<()> {
     let mut reader = BufReader::new(&mut client);
     let (mut head, mut length) = (String::new(), 0);
@@ -124,7 +140,9 @@ fn passed(
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
-    seen.lock().unwrap().push(client.conn.peer_certificates().is_some());
+    let protocol = client.conn.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned());
+    let has_certificate = client.conn.peer_certificates().is_some();
+    seen.lock().unwrap().push(Seen { has_certificate, protocol, head: head.clone() });
     let mut server = TcpStream::connect(behind)?;
     server.write_all(head.replacen("\r\n", "\r\nConnection: close\r\n", 1).as_bytes())?;
     server.write_all(&body)?;

@@ -5,8 +5,11 @@ use std::net::TcpListener;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use plyfold_core::{ErrorKind, ImageRegistry as _, reference};
+use plyfold_conformance::samples;
+use plyfold_conformance::server::FaultServer;
+use plyfold_core::{BlobRange, ErrorKind, ImageRegistry as _, reference};
 
+use crate::front::{Authority, Front};
 use crate::{assert_kind, open};
 
 /// The answers of servers that know no TLS newer than 1.0, and of one that knows none at all.
@@ -59,6 +62,33 @@ async fn old_versions_are_errors_and_nothing_goes_in_the_clear() {
             others.iter().all(|bytes| bytes.first().is_none_or(|byte| *byte == 0x16)),
             "{what}: {others:?}"
         );
+    }
+}
+
+/// `object_store` asks for HTTP/2 of the reqwest that one program has for all of its crates, as the manifest of these tests does.
+#[tokio::test]
+async fn nothing_but_http_1_1_is_offered_and_spoken() {
+    let (server, sample) = (FaultServer::start().unwrap(), samples::image());
+    server.put("library/app", "1.2", &sample);
+    let authority = Authority::new();
+    let front = Front::start(&authority, "127.0.0.1", &server);
+    let registry = open(&front.host, |config| {
+        config.https = vec![front.host.clone()];
+        config.ca = vec![authority.certificate()];
+    });
+    let name = reference::parse(&format!("{}/library/app:1.2", front.host)).unwrap();
+    registry.manifest(&name).await.unwrap();
+    let layer = &sample.images[0].layers[0].descriptor;
+    let mut blob = registry.blob(&name, layer, BlobRange::FULL).await.unwrap();
+    while blob.chunk().await.unwrap().is_some() {}
+    let seen = front.seen();
+    assert!(seen.len() >= 2, "{seen:?}");
+    for request in seen {
+        assert!(request.protocol.as_deref().is_none_or(|name| name == "http/1.1"), "{request:?}");
+        assert!(request.head.lines().next().unwrap().ends_with(" HTTP/1.1"), "{request:?}");
+        let head = request.head.to_ascii_lowercase();
+        let encodings = head.lines().filter_map(|line| line.strip_prefix("accept-encoding:"));
+        assert!(encodings.map(str::trim).all(|encoding| encoding == "identity"), "{request:?}");
     }
 }
 
