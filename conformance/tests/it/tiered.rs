@@ -33,6 +33,7 @@ plyfold_core::forward_cache! {
     async pins() -> Result<Vec<Reference>>;
     async usage() -> Result<Usage>;
     async list_page(page: &Page) -> Result<CachedNames>;
+    async settle() -> ();
     sync layout() -> Option<&Path>;
     sync scratch() -> Option<PathBuf>;
     sync is_read_only() -> bool;

@@ -49,6 +49,10 @@ impl<F: StoreFault> CacheProvider for BrokenStore<F> {
         self.inner.stat(digest).await
     }
 
+    async fn is_away(&self, digest: &Digest) -> Result<bool> {
+        self.inner.is_away(digest).await
+    }
+
     async fn open(&self, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
         self.fault.open(&self.inner, blob, range).await
     }

@@ -88,7 +88,7 @@ impl Engine<'_> {
             return Err(error.with_hint("choose another policy, or ask for no confirmation"));
         }
         if !always && let Some(found) = self.look().await? {
-            return self.take(found).await;
+            return Box::pin(self.take(found)).await;
         }
         let mut turn = None;
         let found = match self.options.policy {
@@ -107,7 +107,7 @@ impl Engine<'_> {
             Some(found) => {
                 // Release the right first: other pulls need not wait while artifacts are made.
                 drop(turn);
-                self.take(found).await
+                Box::pin(self.take(found)).await
             }
             None => Box::pin(self.fetch_image()).await,
         }

@@ -12,8 +12,8 @@ use crate::{
     Artifact, ArtifactHandle, ArtifactKey, ArtifactReader, ArtifactWriter, Error, ErrorKind, Made, Result,
 };
 
-use super::Tiered;
 use super::far::Far;
+use super::tiers::Tiered;
 
 /// Bytes that are copied at once.
 const PIECE: u64 = 1 << 20;
@@ -26,7 +26,7 @@ impl Tiered {
     pub(super) async fn find_or_make(&self, key: &ArtifactKey) -> Result<Artifact> {
         let mut near = match self.near.artifact(key).await? {
             Artifact::Vacant(near) => near,
-            present => return Ok(present),
+            present @ Artifact::Present(_) => return Ok(present),
         };
         let Some(far) = self.far.asked().await? else { return Ok(Artifact::Vacant(near)) };
         let found = if far.is_read_only() {

@@ -11,7 +11,7 @@ use futures_util::{TryStreamExt as _, stream};
 use crate::cache::{BlobWriter, CacheProvider, Ingest, content};
 use crate::{Blob, BlobRange, Descriptor, Digest, ErrorKind, MediaType, Result};
 
-use super::{Tiered, is_missing};
+use super::tiers::{Tiered, is_missing};
 
 /// So long a reader waits for the right to store what it reads: another one may store it, or wait for this reader.
 const WAIT: Duration = Duration::from_millis(50);

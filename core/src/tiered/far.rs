@@ -71,7 +71,10 @@ impl Far {
         if !is_outage(error.kind()) {
             return Err(error);
         }
-        tracing::warn!("{self} is not used for {} seconds: {error}", PAUSE.as_secs());
+        // Tasks that asked at the same time have met the same outage.
+        if !self.is_paused() {
+            tracing::warn!("{self} is not used for {} seconds: {error}", PAUSE.as_secs());
+        }
         *lock(&self.state.paused) = Some(Instant::now());
         Ok(None)
     }

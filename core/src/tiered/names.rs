@@ -7,7 +7,7 @@ use crate::manifest::{RawManifest, is_document, limits};
 use crate::registry::Page;
 use crate::{Descriptor, Error, Reference, Result};
 
-use super::{Tiered, is_missing};
+use super::tiers::{Tiered, is_missing};
 
 /// How often content that a name needs is sent that others remove meanwhile.
 const ATTEMPTS: u32 = 8;
@@ -25,7 +25,7 @@ impl Tiered {
                 let reduced = self.without_content(&near, is_published, e).await?;
                 self.near.update(&reduced).await
             }
-            changed => changed,
+            outcome => outcome,
         }
     }
 
@@ -42,7 +42,9 @@ impl Tiered {
         for _ in 0..ATTEMPTS {
             let missing = match far.update(&wanted).await {
                 Err(e) if is_missing(&e) => e,
-                changed => return Ok(self.far.answer(changed)?.is_some()),
+                // A cache that is opened when it is asked tells it only now.
+                Err(_) if far.is_read_only() => return Ok(false),
+                outcome => return Ok(self.far.answer(outcome)?.is_some()),
             };
             match self.far.answer(self.send_missing(far, &wanted).await)? {
                 None => return Ok(false),

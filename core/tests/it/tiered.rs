@@ -75,6 +75,7 @@ plyfold_core::forward_cache! {
     async collect(policy: &Collect) -> Result<Collected>;
     async verify(what: &Verify) -> Result<Verified>;
     async list_page(page: &Page) -> Result<CachedNames>;
+    async settle() -> ();
     sync layout() -> Option<&Path>;
     sync scratch() -> Option<PathBuf>;
     {

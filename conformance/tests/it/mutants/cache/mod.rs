@@ -239,6 +239,10 @@ impl CacheProvider for BrokenCache {
         }
     }
 
+    async fn is_away(&self, digest: &Digest) -> Result<bool> {
+        self.inner.is_away(digest).await
+    }
+
     async fn open(&self, blob: &Descriptor, range: BlobRange) -> Result<Blob> {
         let honest = self.inner.open(blob, range).await?;
         match self.fault {
