@@ -7,6 +7,7 @@
 //! | `archive` | [`backends::archive`]: docker-archive and oci-archive files, and tars of root file systems |
 //! | `daemon` | [`backends::archive::Daemon`]: images of a Docker daemon, over its socket; brings `archive` |
 //! | `layout` | [`backends::layout`]: OCI layout directories, those of `dir:`, and the store |
+//! | `object-store` | [`backends::object_store`]: images that machines share in object storage |
 //! | `registry` | [`backends::registry`]: OCI registries over HTTP |
 //! | `disk` | [`materializers::disk`]: several images in one raw file, with a partition table or without; brings `vmdk` |
 //! | `erofs` | [`materializers::erofs`]: layers, merged images and flat ones |
@@ -20,17 +21,20 @@
 //!
 //! `registry` brings `reqwest` with its default TLS: `rustls` with `aws-lc-rs`. A program with a `reqwest` or `rustls` of
 //! its own uses them as ever, and installs no provider: `examples/with-reqwest` is one. Cargo gives both one `reqwest`
-//! with the features of both, so its `Client::new` wants a CA certificate on the machine, as by default. A program that
+//! with the features of both (`object-store` adds `http2`, of which the registry's client makes no use), so its `Client::new` wants a CA certificate on the machine, as by default. A program that
 //! chooses `ring` for `rustls` has two providers, and has to name its own.
 
 pub use plyfold_core::*;
 
-/// The backends that are linked into this program; [`Backends::linked`] finds them by URI scheme.
+/// The backends and caches that are linked into this program; [`Backends::linked`] and [`Caches::linked`] find them by URI
+/// scheme.
 pub mod backends {
     #[cfg(feature = "archive")]
     pub use plyfold_archive as archive;
     #[cfg(feature = "layout")]
     pub use plyfold_layout as layout;
+    #[cfg(feature = "object-store")]
+    pub use plyfold_object_store as object_store;
     #[cfg(feature = "registry")]
     pub use plyfold_registry as registry;
 }
