@@ -68,6 +68,10 @@ pub struct Images {
     packages: Option<Arc<dyn PackageResolver>>,
     /// The folder for temporary files that the program has given.
     pub(crate) scratch: Option<PathBuf>,
+    /// Whether a pulled image is to be a layout on this machine.
+    needs_layouts: bool,
+    /// Whether the place that the cache is, as a URI, is read through it, and by no backend.
+    reads_through_cache: bool,
     shared: Shared,
 }
 
@@ -99,8 +103,22 @@ impl Images {
             options: Options::default(),
             packages: None,
             scratch: None,
+            needs_layouts: true,
+            reads_through_cache: false,
             shared: Shared::default(),
         })
+    }
+
+    /// The same without a copy of pulled images where the cache is no layout: [`PulledImage::path`] then says where the cache is.
+    #[cfg(feature = "command")]
+    pub(crate) fn without_layouts(self) -> Self {
+        Self { needs_layouts: false, ..self }
+    }
+
+    /// The same that reads the place of the cache through it, where others see a part alone.
+    #[cfg(feature = "command")]
+    pub(crate) fn reading_through_cache(self) -> Self {
+        Self { reads_through_cache: true, ..self }
     }
 
     /// A folder, made when it is needed, for temporary files, and for what programs need as files of a cache that has
@@ -286,7 +304,16 @@ impl Images {
 
     async fn opened(&self, image: &str, credential: Option<Credential>) -> Result<Opened> {
         let uri = self.uri(image).await?;
+        if let Some(own) = self.own(&uri) {
+            return Ok(own);
+        }
         self.backends.open_with(&uri, &self.options, credential, &self.shared).await
+    }
+
+    /// The cache itself, if that is what a URI names.
+    pub(crate) fn own(&self, uri: &str) -> Option<Opened> {
+        let is_own = uri == self.cache.to_string() && (self.reads_through_cache || !self.backends.knows(uri));
+        is_own.then(|| Opened { registry: Box::new(self.cache.as_registry()), reference: None })
     }
 
     /// The URI that `image` stands for.
@@ -337,6 +364,9 @@ impl Images {
         if let Some(layout) = self.cache.layout() {
             return Ok(Place::Layout(layout.to_owned()));
         }
+        if !self.needs_layouts {
+            return Ok(Place::Cache);
+        }
         let folder = self.scratch().ok_or_else(|| {
             let error = crate::Error::config("no folder is known for temporary files");
             error.with_endpoint(&self.cache).with_advice(Advice::GiveFolder)
@@ -351,6 +381,7 @@ impl Images {
         place: &Place,
     ) -> Result<PulledImage> {
         let path = match place {
+            Place::Cache => PathBuf::from(self.cache.to_string()),
             Place::Layout(path) => path.clone(),
             Place::Scratch(folder) => {
                 let (path, lease) = Box::pin(self.copied(folder, &result, platform)).await?;
@@ -419,6 +450,8 @@ impl ImageProvider for Images {
 
 /// Where pulled images are as files.
 enum Place {
+    /// Nowhere: they are read through the cache.
+    Cache,
     /// In the cache, which is a layout.
     Layout(PathBuf),
     /// In a layout within this folder.

@@ -295,6 +295,8 @@ pub(crate) enum Verb {
     Backends,
     /// List the formats that `materialize` makes
     Formats,
+    /// List the schemes of what --store and --fleet open beside directories, with their options
+    Stores,
     /// Write a completion script for a shell
     #[command(
         after_help = "Examples:\n  plyfold completions bash > /etc/bash_completion.d/plyfold\n  plyfold completions zsh > \"${fpath[1]}/_plyfold\"\n  plyfold completions fish > ~/.config/fish/completions/plyfold.fish"

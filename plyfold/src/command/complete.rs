@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use crate::{Images, Result, reference};
 use clap::Arg;
 use clap_complete::Shell;
 
-use super::session::default_store;
+use super::store_place::StorePlace;
 use super::terminal::write;
 use super::{grammar, program, store_admin};
 
@@ -80,12 +81,14 @@ async fn names(words: &[OsString]) -> Result<()> {
         return Ok(());
     }
     let after = |option: &&str| *option == "--store";
-    let given = before.iter().position(after).and_then(|at| before.get(at + 1)).map(Into::into);
-    let given =
-        given.or_else(|| before.iter().find_map(|word| word.strip_prefix("--store=")).map(Into::into));
-    let Some(store) = given.or_else(|| default_store().ok()).filter(|store| store.is_dir()) else {
+    let given = before.iter().position(after).and_then(|at| before.get(at + 1)).map(Path::new);
+    let given = given.or_else(|| before.iter().find_map(|word| word.strip_prefix("--store=")).map(Path::new));
+    let place = given.map_or_else(StorePlace::by_default, |given: &Path| Ok(StorePlace::parse(given)));
+    // No request is made while a line is typed.
+    let Ok(StorePlace::Directory(store)) = place else { return Ok(()) };
+    if !store.is_dir() {
         return Ok(());
-    };
+    }
     let Ok(images) = Images::open(store).await else { return Ok(()) };
     let mut names = BTreeSet::new();
     let names_of = images.list_cached().await.unwrap_or_default();

@@ -17,6 +17,7 @@ use super::image::Image;
 use super::progress::{Doing, Reporter};
 use super::replaced::refuse_within;
 use super::stop::Leftovers;
+use super::store_place;
 use super::terminal::Terminal;
 
 /// The sources and targets of images, and the terminal. Works without a store.
@@ -29,6 +30,8 @@ pub(crate) struct Context {
     pub(crate) terminal: Terminal,
     /// What happens after a request that failed.
     pub(crate) retry: Retry,
+    /// The URI of the fleet behind the store.
+    pub(crate) fleet: Option<String>,
     leftovers: Arc<Leftovers>,
 }
 
@@ -41,6 +44,7 @@ impl Context {
             only: global.platform.clone(),
             terminal,
             retry: Retry { total: global.retry_max_time.unwrap_or(default.total), ..default },
+            fleet: store_place::fleet(global)?,
             leftovers: leftovers.clone(),
         })
     }
@@ -127,7 +131,8 @@ impl Context {
     where
         F: Future<Output = Result<T>>,
     {
-        Reporter::new(self.terminal, doing, self.leftovers.clone()).telling(work).await
+        let reporter = Reporter::new(self.terminal, doing, self.leftovers.clone());
+        reporter.with_fleet(self.fleet.clone()).telling(work).await
     }
 }
 

@@ -15,10 +15,22 @@ pub(crate) struct Global {
     #[arg(
         long,
         global = true,
-        value_name = "DIR",
-        help = "Where images are kept [default: PLYFOLD_STORE, XDG_DATA_HOME/plyfold, or ~/.local/share/plyfold]"
+        value_name = "DIR|URI",
+        help = "Where images are kept: a directory, or the URI of a bucket that machines share, such as s3://BUCKET/PREFIX \
+                [default: PLYFOLD_STORE, XDG_DATA_HOME/plyfold, or ~/.local/share/plyfold]"
     )]
     pub(crate) store: Option<PathBuf>,
+    #[arg(
+        long,
+        global = true,
+        value_name = "URI",
+        help = "A bucket that machines share, behind the store: what it has is taken from there, and what is fetched and made \
+                is stored there, too [default: PLYFOLD_FLEET]"
+    )]
+    pub(crate) fleet: Option<String>,
+    /// An option of the store or the fleet that has a URI, such as endpoint=URL; may be given several times; `stores` lists them
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    pub(crate) store_option: Vec<String>,
     /// Which image of an index, as os/arch[/variant]; 'linux(+erofs)/arch' prefers one of EROFS layers [default: linux on
     /// this processor]; `append`, `config`, `copy`, `load`, `push` and `save` take several
     #[arg(long, global = true, value_parser = platform)]

@@ -29,7 +29,7 @@ use context::Context;
 use session::Session;
 use stop::{Leftovers, Signal};
 use store_admin::change;
-use store_use::StoreUse;
+use store_use::{StoreUse, asks};
 use terminal::Terminal;
 
 mod age;
@@ -78,6 +78,7 @@ mod program;
 mod progress;
 mod reading;
 mod registry;
+mod remote_store;
 mod replaced;
 mod resize;
 mod root_hashes;
@@ -94,6 +95,7 @@ mod snapshot_args;
 mod stop;
 mod store;
 mod store_admin;
+mod store_place;
 mod store_to_make;
 mod store_use;
 mod suggestions;
@@ -145,6 +147,9 @@ pub fn main() -> ExitCode {
 /// It is more than any of them waits for another.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The longest that the program waits, at its end, for what its cache has not ended yet.
+const SETTLING: Duration = Duration::from_secs(5);
+
 /// Threads for tasks: one for each processor, but no more than transfers keep busy. The default of the runtime reads
 /// the files of control groups first, which takes longer than starting a thread.
 fn workers() -> usize {
@@ -164,10 +169,15 @@ fn run(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Result<End
     let runtime = runtime.map_err(|e| Error::io("starting threads", e))?;
     let outcome = runtime.block_on(async {
         let signals = stop::listen()?;
-        tokio::select! {
+        let outcome = tokio::select! {
             outcome = explained(args, terminal, leftovers) => outcome.map(End::Of),
             signal = signals.asked() => Ok(End::By(signal)),
+        };
+        if let Some(cache) = leftovers.cache.get() {
+            // What other machines wait for is ended in the bucket, and has no need to expire.
+            let _ = tokio::time::timeout(SETTLING, cache.settle()).await;
         }
+        outcome
     });
     // Threads take their temporary files with them when they end. A disk that hangs does not keep the program.
     runtime.shutdown_timeout(PATIENCE);
@@ -196,7 +206,7 @@ async fn verb(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Res
     if let ([_, second, ..], false) = (global.platform.as_slice(), takes_several) {
         return Err(Error::config(format!("one platform is needed here, and {second} is another one")));
     }
-    let session = Session::open(&global, terminal, leftovers, StoreUse::of(&verb));
+    let session = Session::open(&global, terminal, leftovers, StoreUse::of(&verb), asks(&verb));
     let context = || Context::new(&global, terminal, leftovers);
     let done = match verb {
         Verb::Materialize(options) => return materialize::make(&session.await?, options).await,
@@ -246,6 +256,7 @@ async fn verb(args: Args, terminal: Terminal, leftovers: &Arc<Leftovers>) -> Res
         Verb::Verify { images, repair } => verify::check(&session.await?, &images, repair).await,
         Verb::Backends => plugins::backends(terminal),
         Verb::Formats => plugins::formats(terminal),
+        Verb::Stores => plugins::stores(terminal),
         Verb::Completions { shell } => complete::script(shell),
     };
     done.map(|()| ExitCode::SUCCESS)

@@ -1,13 +1,13 @@
-//! `backends` and `formats`: what is linked into the program, and the values of `--as`.
+//! `backends`, `formats` and `stores`: what is linked into the program, and the values of `--as`.
 
 use clap::builder::{PossibleValue, PossibleValuesParser, ValueParser};
 use serde_json::{Value, json};
 
 use super::terminal::{Terminal, table};
-use super::{context, one_layer};
+use super::{context, one_layer, store_place};
 use crate::{
-    Backend, Error, FormatEntry, HashTreeFault, Input, Materializer, Materializers, Options, OutputSpec,
-    Result,
+    Backend, CacheEntry, Error, FormatEntry, HashTreeFault, Input, Materializer, Materializers, Options,
+    OutputSpec, Result,
 };
 
 /// Lists the backends.
@@ -48,6 +48,26 @@ pub(crate) fn formats(terminal: Terminal) -> Result<()> {
             })
             .collect();
         table(["FORMAT", "MADE FROM", "OPTIONS", "WHAT"], &rows)
+    })
+}
+
+/// Lists what `--store` and `--fleet` open by a URI.
+pub(crate) fn stores(terminal: Terminal) -> Result<()> {
+    let caches = store_place::caches()?;
+    let document = |entry: &CacheEntry| {
+        json!({
+            "schemes": entry.schemes,
+            "syntax": entry.syntax,
+            "summary": entry.summary,
+            "options": entry.options,
+            "package": entry.package,
+        })
+    };
+    terminal.show(&caches.iter().map(document).collect::<Vec<_>>(), || {
+        let row = |entry: &CacheEntry| {
+            [&entry.schemes.join(", "), entry.syntax, entry.summary, entry.options].map(str::to_owned)
+        };
+        table(["SCHEMES", "STORE", "WHAT", "OPTIONS"], &caches.iter().map(row).collect::<Vec<_>>())
     })
 }
 

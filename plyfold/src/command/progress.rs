@@ -38,12 +38,16 @@ pub(crate) struct Reporter {
     verification: Option<ProgressBar>,
     /// The reasons for retries that were shown: each is shown once.
     reasons: HashSet<String>,
+    /// How the fleet is called as an endpoint.
+    fleet: Option<String>,
 }
 
 /// One blob that is under way.
 struct Transfer {
     bar: ProgressBar,
     resumed_at: u64,
+    /// Whether it comes from the fleet.
+    is_of_fleet: bool,
 }
 
 /// All blobs together: the bytes that this run has to move.
@@ -65,7 +69,14 @@ impl Reporter {
             total: Total::default(),
             verification: None,
             reasons: HashSet::new(),
+            fleet: None,
         }
+    }
+
+    /// The same that says what comes from this fleet.
+    pub(crate) fn with_fleet(mut self, uri: Option<String>) -> Self {
+        self.fleet = uri.map(|uri| uri.trim_end_matches('/').to_owned());
+        self
     }
 
     /// Runs work that sends events, and shows them until the last one.
@@ -177,6 +188,7 @@ impl Reporter {
         let transfer = Transfer {
             bar: bar(self.terminal, short(&digest), size, resumed_at, self.total.bar.as_ref()),
             resumed_at,
+            is_of_fleet: false,
         };
         self.blobs.insert(digest, transfer);
         self.show_total();
@@ -184,14 +196,16 @@ impl Reporter {
 
     /// Shows the endpoint that answered, and the attempt if it is not the first.
     fn opened(&mut self, digest: &Digest, endpoint: &str, attempt: u32) {
+        let is_of_fleet = self.fleet.as_deref() == Some(endpoint);
         let endpoint = printable(endpoint);
         // On a narrow terminal the end is cut off: the endpoint is the same most of the time.
         let from = match attempt {
             1 => format!("from {endpoint}"),
             _ => format!("attempt {attempt} from {endpoint}"),
         };
-        if let Some(transfer) = self.blobs.get(digest) {
+        if let Some(transfer) = self.blobs.get_mut(digest) {
             transfer.bar.set_message(format!(", {from}"));
+            transfer.is_of_fleet = is_of_fleet;
         }
         self.line(Loudness::Verbose, &format!("{} is read, {from}", short(digest)));
     }
@@ -219,7 +233,8 @@ impl Reporter {
             if self.doing == Doing::Fetch {
                 self.leftovers.whole(size);
             }
-            self.line(Loudness::Normal, &format!("{} {done}, {}", short(digest), Size(size)));
+            let from = if transfer.is_of_fleet { " from the fleet" } else { "" };
+            self.line(Loudness::Normal, &format!("{} {done}{from}, {}", short(digest), Size(size)));
         }
     }
 

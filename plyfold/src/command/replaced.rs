@@ -51,6 +51,10 @@ pub(crate) fn refuse_within(place: &str, target: &str, backends: &Backends) -> R
 
 /// Where a place of images is on this machine.
 fn path_of(place: &str, backends: &Backends) -> Option<PathBuf> {
+    // A store in a folder that machines share.
+    if let Some(folder) = place.strip_prefix("file://") {
+        return Some(PathBuf::from(folder));
+    }
     let is_elsewhere = |scheme: &&str| matches!(*scheme, "docker-daemon" | "registry");
     let backend = backends.of(place).filter(|backend| !backend.schemes.iter().any(is_elsewhere));
     let location = backend.and_then(|_| Location::parse(place).ok())?;

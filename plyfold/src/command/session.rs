@@ -1,21 +1,33 @@
 //! What the verbs about the store share.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use plyfold_layout::Store;
+
+use crate::blocking::blocking;
 use crate::{
-    Error, ErrorKind, Images, PullNaming, PullOptions, PullPolicy, PulledImage, Reference, Result, printable,
+    CacheProvider, Error, ErrorKind, Images, PullNaming, PullOptions, PullPolicy, PulledImage, Reference,
+    Result, Tiered, printable,
 };
 
 use super::context::Context;
 use super::global::Global;
 use super::progress::Doing;
+use super::remote_store::RemoteStore;
 use super::replaced::refuse_in;
 use super::stop::Leftovers;
+use super::store_place::{
+    StorePlace, caches, check_fleet, check_scheme, options, refuse_options, with_options,
+};
 use super::store_to_make::StoreToMake;
 use super::store_use::{StoreUse, is_absent, not_there};
 use super::suggestions;
 use super::terminal::Terminal;
+
+/// The longest wait for a store to open.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The registry of names that directories and archives give to their images.
 const UNNAMED: &str = "localhost";
@@ -26,29 +38,47 @@ pub(crate) struct Session {
     pub(crate) images: Images,
     pub(crate) context: Context,
     pub(crate) terminal: Terminal,
-    /// The path at which the store would be, where none is and the verb makes none.
-    pub(crate) absent: Option<PathBuf>,
+    /// The place at which the store would be, where none is and the verb makes none.
+    pub(crate) absent: Option<StorePlace>,
 }
 
 impl Session {
+    /// `asks` says whether more than this machine may be asked, such as a fleet.
     pub(crate) async fn open(
         global: &Global,
         terminal: Terminal,
         leftovers: &Arc<Leftovers>,
         store_use: StoreUse,
+        asks: bool,
     ) -> Result<Self> {
         let context = Context::new(global, terminal, leftovers)?;
-        let store = global.store.clone().map_or_else(default_store, Ok)?;
-        let absent = is_absent(&store).then(|| store.clone());
-        let images = match &absent {
-            None => Images::open(store).await?,
-            Some(store) if store_use == StoreUse::Needs && global.store.is_some() => {
-                return Err(not_there(store));
-            }
-            // Nothing is made for what is read, and what fails.
-            Some(store) => Images::with_cache(StoreToMake::at(store)?)?,
+        let place = StorePlace::of(global)?;
+        if matches!(place, StorePlace::Directory(_)) && context.fleet.is_none() {
+            refuse_options(global)?;
+        }
+        let fleet = context.fleet.as_deref().filter(|_| asks);
+        // An absent store that was named is an error for what works on it; a fleet may have what is wanted.
+        let is_needed = store_use == StoreUse::Needs && global.store.is_some() && fleet.is_none();
+        let (cache, is_there) = match &place {
+            StorePlace::Directory(path) => directory(path, is_needed).await?,
+            StorePlace::Uri(uri) => remote(uri, global, is_needed).await?,
         };
-        let absent = absent.filter(|_| store_use != StoreUse::Makes);
+        let absent = (!is_there && store_use != StoreUse::Makes && fleet.is_none()).then(|| place.clone());
+        let images = match fleet {
+            Some(uri) => {
+                let caches = caches()?;
+                check_fleet(uri, &caches)?;
+                let far = RemoteStore::fleet(uri, caches, options(global)?)?;
+                Images::with_cache(Tiered::new(cache, Box::new(far)))?.reading_through_cache()
+            }
+            None => Images::with_cache(cache)?,
+        };
+        let images = match place {
+            StorePlace::Directory(_) => images,
+            // What is in it is read through the cache alone: no verb needs the files.
+            StorePlace::Uri(_) if images.scratch().is_some() => images.without_layouts(),
+            StorePlace::Uri(_) => images.without_layouts().with_scratch(std::env::temp_dir()),
+        };
         // The cache of this run.
         let _ = leftovers.cache.set(images.cache());
         let images = images.with_backends(context.backends.clone()).with_options(context.options.clone());
@@ -188,14 +218,32 @@ impl Session {
     }
 }
 
-pub(crate) fn default_store() -> Result<PathBuf> {
-    let given = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    if let Some(store) = given("PLYFOLD_STORE") {
-        return Ok(store);
+/// The store in a directory, and whether it is there.
+async fn directory(path: &Path, is_needed: bool) -> Result<(Box<dyn CacheProvider>, bool)> {
+    if !is_absent(path) {
+        let path = path.to_owned();
+        return Ok((Box::new(blocking(move |_| Store::open(path)).await?), true));
     }
-    let absolute = |name: &str| given(name).filter(|path| path.is_absolute());
-    let data = absolute("XDG_DATA_HOME").or_else(|| Some(absolute("HOME")?.join(".local/share")));
-    data.map(|data| data.join("plyfold")).ok_or_else(|| {
-        Error::config("the default directory of the store is not known").with_hint("give one by --store DIR")
-    })
+    if is_needed {
+        return Err(not_there(&StorePlace::Directory(path.to_owned())));
+    }
+    // Nothing is made for what is read, and what fails.
+    Ok((Box::new(StoreToMake::at(path)?), false))
+}
+
+/// The cache of a URI, and whether it is there.
+async fn remote(uri: &str, global: &Global, is_needed: bool) -> Result<(Box<dyn CacheProvider>, bool)> {
+    let (caches, options) = (caches()?, options(global)?);
+    check_scheme(uri, &caches)?;
+    let late = |_| {
+        let message = format!("no answer for {}s", PATIENCE.as_secs());
+        Err(Error::new(ErrorKind::Timeout, message).with_endpoint(printable(uri)))
+    };
+    let opened = tokio::time::timeout(PATIENCE, caches.open_existing(uri, &options)).await;
+    match opened.unwrap_or_else(late) {
+        Ok(cache) => Ok((cache, true)),
+        Err(e) if *e.kind() != ErrorKind::NotFound => Err(with_options(e)),
+        Err(_) if is_needed => Err(not_there(&StorePlace::Uri(uri.to_owned()))),
+        Err(_) => Ok((Box::new(RemoteStore::absent(uri, caches, options)?), false)),
+    }
 }

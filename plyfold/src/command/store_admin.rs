@@ -1,11 +1,12 @@
 //! `list`, `remove`, `pin`, `unpin` and `gc`: administration of the store.
 
+use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
 use crate::cache::{ImageUsage, Missed, PartialBlob};
 use crate::{
-    CacheProvider as _, CacheProviderExt as _, Collect, Collected, Descriptor, Error, NameChange, Reference,
-    Result, Usage, printable, reference,
+    CacheProvider as _, CacheProviderExt as _, Collect, Collected, Descriptor, Digest, Error, NameChange,
+    Reference, Result, Usage, printable, reference,
 };
 use serde_json::{Value, json};
 
@@ -23,32 +24,60 @@ pub(crate) const RESUMABLE: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(crate) async fn list(session: &Session, no_trunc: bool) -> Result<()> {
     let usage = session.images.usage().await?;
+    let away = in_fleet_alone(session, &usage).await?;
     let images: Vec<Value> = usage.images.iter().map(image).collect();
     let partial =
         |it: &PartialBlob| json!({ "digest": it.digest, "size": it.size, "used": seconds(it.used) });
-    let document = json!({
+    let mut document = json!({
         "images": images,
         "blobs": usage.blobs,
         "artifacts": usage.artifacts,
         "unused": usage.unused,
         "partials": usage.partials.iter().map(partial).collect::<Vec<_>>(),
     });
+    if session.context.fleet.is_some() {
+        let named = |(name, found): &(Reference, Descriptor)| json!({ "reference": name.whole(), "digest": found.digest(), "media_type": found.media_type() });
+        document["fleet"] = away.iter().map(named).collect();
+    }
     session.terminal.show(&document, || {
-        let row = |image: &ImageUsage| {
-            let (name, digest) = (&image.reference, image.descriptor.digest());
+        let called = |name: &Reference, digest: &Digest| {
             [
                 if no_trunc { name.whole() } else { familiar(name) },
                 if no_trunc { digest.to_string() } else { short(digest).to_owned() },
+            ]
+        };
+        let row = |image: &ImageUsage| {
+            let [name, digest] = called(&image.reference, image.descriptor.digest());
+            [
+                name,
+                digest,
                 Size(image.size).to_string(),
                 Size(image.unique).to_string(),
                 image.used.map_or_else(|| "-".to_owned(), ago),
                 if image.pinned { "yes".to_owned() } else { String::new() },
             ]
         };
+        let row_of_fleet = |(name, found): &(Reference, Descriptor)| {
+            let [name, digest] = called(name, found.digest());
+            let none = || "-".to_owned();
+            [name, digest, none(), none(), "in the fleet".to_owned(), String::new()]
+        };
         let head = ["IMAGE", "DIGEST", "SIZE", "UNIQUE", "USED", "PINNED"];
         let columns = columns().filter(|_| !no_trunc);
-        table_within(columns, head, &usage.images.iter().map(row).collect::<Vec<_>>()) + &totals(&usage)
+        let rows = usage.images.iter().map(row).chain(away.iter().map(row_of_fleet));
+        table_within(columns, head, &rows.collect::<Vec<_>>()) + &totals(&usage)
     })
+}
+
+/// The names that the fleet has, and this machine has not.
+async fn in_fleet_alone(session: &Session, usage: &Usage) -> Result<Vec<(Reference, Descriptor)>> {
+    if session.context.fleet.is_none() {
+        return Ok(Vec::new());
+    }
+    let here: HashSet<String> = usage.images.iter().map(|image| image.reference.whole()).collect();
+    let mut names = session.images.list_cached().await?;
+    names.retain(|(name, _)| !here.contains(&name.whole()));
+    Ok(names)
 }
 
 /// The short form of a name: without the parts that every verb adds, and with a short digest.

@@ -8,6 +8,7 @@ use super::context::backends;
 use super::image::Image;
 use super::reading::Policy;
 use super::snapshot_args::Snapshot;
+use super::store_place::StorePlace;
 use super::sync_args::STORE;
 use crate::Error;
 
@@ -79,9 +80,26 @@ pub(crate) fn is_absent(path: &Path) -> bool {
     }
 }
 
-/// The error that no store is at the path that was given.
-pub(crate) fn not_there(path: &Path) -> Error {
+/// Whether a verb may ask more than this machine: not with the policy that asks nothing.
+pub(crate) fn asks(verb: &Verb) -> bool {
+    let policy = match verb {
+        Verb::Cat(options) => options.reading.policy,
+        Verb::Diff(options) => options.reading.policy,
+        Verb::Ls(options) => options.reading.policy,
+        Verb::Pull(options) => options.policy,
+        Verb::Sbom(options) => options.policy,
+        _ => None,
+    };
+    policy != Some(Policy::Never)
+}
+
+/// The error that no store is at the place that was given.
+pub(crate) fn not_there(place: &StorePlace) -> Error {
+    let key = match place {
+        StorePlace::Directory(_) => "path",
+        StorePlace::Uri(_) => "endpoint",
+    };
     Error::not_found("there is no store")
-        .with_context("path", path.display())
+        .with_context(key, place)
         .with_hint("check --store and PLYFOLD_STORE; `plyfold pull` and `plyfold load` make a store there")
 }

@@ -16,6 +16,7 @@ use super::replaced::{refuse_in, refuse_same, refuse_within};
 use super::save::{NOTHING_LEFT_OUT, of_base};
 use super::session::Session;
 use super::size::Size;
+use super::store_place::StorePlace;
 use super::store_use::not_there;
 use super::sync_args::{STORE, Sync};
 use super::terminal::write;
@@ -64,7 +65,9 @@ pub(crate) async fn bring(
         let session = session.await?;
         match &session.absent {
             Some(store) if names_store => return Err(not_there(store)),
-            Some(store) if matches!(target, SyncTarget::Cache) => target = new_store(&context, store)?,
+            Some(store) if matches!(target, SyncTarget::Cache) => {
+                target = new_store(&context, store)?;
+            }
             _ => {}
         }
         for base in &options.since {
@@ -125,9 +128,11 @@ pub(crate) async fn bring(
 }
 
 /// What a run would make at this path: a look at it makes nothing.
-fn new_store(context: &Context, store: &Path) -> Result<SyncTarget> {
-    let message = format!("there is no store at {}: a run without --dry-run makes it", store.display());
+fn new_store(context: &Context, store: &StorePlace) -> Result<SyncTarget> {
+    let message = format!("there is no store at {store}: a run without --dry-run makes it");
     context.terminal.say("warning", &message);
+    // A look through the cache makes nothing in a bucket.
+    let StorePlace::Directory(store) = store else { return Ok(SyncTarget::Cache) };
     let path = std::path::absolute(store);
     let path = path.map_err(|e| Error::io(format!("finding {}", store.display()), e))?;
     Ok(SyncTarget::Place(format!("oci:{}", path.display())))

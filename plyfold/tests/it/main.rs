@@ -19,6 +19,7 @@ mod export;
 mod ext4;
 mod faulty_cache;
 mod files;
+mod fleet;
 mod floors;
 mod formats;
 mod forms_refused;

@@ -33,6 +33,7 @@ const OPTIONS: &[&str] = &[
 const MADE_ELSEWHERE: &[&str] = &[
     "ArtifactKey",
     "Backend",
+    "CacheEntry",
     "Capabilities",
     "ClientCertificate",
     "Collected",

@@ -4,14 +4,16 @@ use std::fmt::Write as _;
 use std::fs;
 
 use plyfold::materializers::ext4;
-use plyfold::{Backends, Materializer as _, Materializers, Options};
+use plyfold::{Backends, Caches, Materializer as _, Materializers, Options};
 
 use super::baseline;
 
 #[test]
 fn the_tables_are_those_of_the_code() {
     let mut text = fs::read_to_string(baseline::root().join("README.md")).unwrap();
-    for (name, table) in [("schemes", schemes()), ("formats", formats()), ("features", features())] {
+    for (name, table) in
+        [("schemes", schemes()), ("formats", formats()), ("stores", stores()), ("features", features())]
+    {
         let (before, rest) = text.split_once(&format!("<!-- {name}:")).expect(name);
         let (note, rest) = rest.split_once('\n').unwrap();
         let (_, after) = rest.split_once("<!-- end -->").expect(name);
@@ -44,6 +46,15 @@ fn formats() -> String {
     let upper =
         [format!("{} {}", upper.name, upper.version), "`--upper SIZE`, `disk`".to_owned(), what.to_owned()];
     table(["format", "made by", "what"], rows.chain([upper]))
+}
+
+fn stores() -> String {
+    let linked = Caches::linked().unwrap().without("memory");
+    let rows = linked.iter().map(|entry| {
+        let schemes: Vec<String> = entry.schemes.iter().map(|scheme| format!("`{scheme}:`")).collect();
+        [schemes.join(", "), format!("`{}`", entry.syntax), entry.summary.to_owned()]
+    });
+    table(["scheme", "store", "what"], rows)
 }
 
 /// The features in `Cargo.toml`, each with the comment that ends its line.

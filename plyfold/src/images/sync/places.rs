@@ -20,6 +20,9 @@ impl<'a> Places<'a> {
 
     /// Opens a URI. No image is looked at.
     pub(super) async fn open(&mut self, uri: &str) -> Result<Opened> {
+        if let Some(own) = self.images.own(uri) {
+            return Ok(own);
+        }
         let Images { backends, options, shared, .. } = self.images;
         let (opened, strange) = open_knowing(backends, uri, options, shared).await?;
         self.known.note(&opened, options, strange);
