@@ -17,6 +17,9 @@ pub mod registries {}
 #[doc = include_str!("store.md")]
 pub mod store {}
 
+#[doc = include_str!("fleet.md")]
+pub mod fleet {}
+
 #[doc = include_str!("outputs.md")]
 pub mod outputs {}
 
