@@ -34,8 +34,9 @@ fn entries(bench: &Bench) -> Result<Curve> {
         costs.push((files, bench.alone(&layer(bench, &tar))?));
         std::fs::remove_file(tar)?;
     }
-    let reason =
-        "Each entry takes memory until the image is written: its name, its inode, and where its content is.";
+    let reason = "Each entry takes memory until the image is written: its name, its inode, and where its content is. A million of \
+                  them are an image of 2.6 GB, which the kernel writes to the disk meanwhile: its part of the CPU time grows by \
+                  more, that of the program by 3.5 for 3.3 times as many entries.";
     Ok(curve(bench, "A layer by its entries, files of one or two KB", "entries", &costs, reason))
 }
 
