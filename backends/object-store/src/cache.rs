@@ -41,7 +41,7 @@ impl ObjectStoreCache {
     /// what another version has written, and those of the service: [`Auth`](ErrorKind::Auth),
     /// [`Denied`](ErrorKind::Denied), [`NotFound`](ErrorKind::NotFound), [`Unavailable`](ErrorKind::Unavailable).
     pub async fn open(uri: &str, config: &Config) -> Result<Self> {
-        let opened = service::open(uri, &config.service)?;
+        let opened = service::open(uri, config)?;
         Self::on_bucket(Bucket::new(opened.store, &opened.prefix, &opened.uri), config).await
     }
 
@@ -86,14 +86,16 @@ async fn writing_is_refused(bucket: &Bucket, config: &Config) -> Result<Option<S
     let path = bucket.path("plyfold.json")?;
     if let Some(found) = bucket.read(&path, 4096).await? {
         let marker = serde_json::from_slice::<Marker>(&found.bytes).map_err(|e| {
-            let error =
-                Error::corrupt("an object is not what marks a cache of plyfold").with_endpoint(bucket);
+            let error = bucket.damaged("an object is not what marks a cache of plyfold");
             error.with_context("object", &path).with_source(e)
         })?;
         if marker.version != FORMAT {
             let message =
                 format!("the cache has format {}, and this program reads format {FORMAT}", marker.version);
-            return Err(Error::unsupported(message).with_endpoint(bucket));
+            let error = Error::unsupported(message).with_endpoint(bucket);
+            return Err(
+                error.with_hint("use the same version on all machines, or another prefix for this one")
+            );
         }
         return Ok(config.read_only.then(|| "the cache is opened to read from".to_owned()));
     }

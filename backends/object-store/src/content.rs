@@ -5,7 +5,7 @@ use std::ops::Range;
 use futures_util::TryStreamExt as _;
 use futures_util::future::BoxFuture;
 use object_store::path::Path;
-use object_store::{Error as StoreError, GetOptions, GetRange, ObjectStoreExt as _};
+use object_store::{Error as StoreError, GetOptions, GetRange};
 use plyfold_core::{Blob, BlobRange, Descriptor, Digest, Error, Ingest, Mismatch, Result, digest};
 
 use crate::blob_writer::BlobUpload;
@@ -32,11 +32,7 @@ async fn stored_size(shared: &Shared, path: &Path, record: &Record) -> Result<Op
     let bucket = &shared.bucket;
     let Some(id) = &record.data else { return Ok(Some(record.inline.len() as u64)) };
     let data = record::data(bucket, path, id)?;
-    match bucket.store().head(&data).await {
-        Ok(found) => Ok(Some(found.size)),
-        Err(StoreError::NotFound { .. }) => Ok(None),
-        Err(e) => Err(bucket.failed(e, "looking for content").with_context("object", &data)),
-    }
+    Ok(bucket.look(&data).await?.map(|(_, size)| size))
 }
 
 /// Opens a blob that is here.
@@ -44,8 +40,12 @@ pub(crate) async fn open(shared: &Shared, blob: &Descriptor, range: BlobRange) -
     let path = record::of_blob(&shared.bucket, blob.digest())?;
     let mut attempts = 0;
     loop {
-        let found = shared.used_slot(&path).await?.with_content();
-        let Some(found) = found else {
+        let slot = shared.used_slot(&path).await?;
+        if let Slot::Damaged(_) = slot {
+            let error = shared.bucket.damaged(format!("the record of {} is damaged", blob.digest()));
+            return Err(error.with_context("object", path));
+        }
+        let Some(found) = slot.with_content() else {
             let message = format!("no blob {}", blob.digest());
             return Err(Error::not_found(message).with_endpoint(&shared.bucket));
         };
@@ -126,32 +126,25 @@ pub(crate) async fn ingest(shared: &Shared, blob: &Descriptor) -> Result<Ingest>
     }
 }
 
-/// Whether all bytes of a blob are there. The size in a record was right when it was written: where it is another one, the
-/// descriptor is wrong.
+/// Whether all bytes of a blob are there. The size in a record was right when it was written: where it is another one, and that of
+/// the bytes, the descriptor is wrong.
 async fn is_sound(shared: &Shared, path: &Path, blob: &Descriptor, record: &Record) -> Result<bool> {
-    if record.size != blob.size() {
+    let stored = stored_size(shared, path, record).await?;
+    if record.size != blob.size() && stored == Some(record.size) {
         return Err(Error::from(Mismatch::of(blob, None, record.size)).with_endpoint(&shared.bucket));
     }
-    Ok(stored_size(shared, path, record).await? == Some(blob.size()))
+    Ok(record.size == blob.size() && stored == Some(blob.size()))
 }
 
 /// Takes damaged content out of use. Its object stays until the next collection.
 pub(crate) async fn quarantine(shared: &Shared, blob: &Digest) -> Result<()> {
     shared.check_writable()?;
     let path = record::of_blob(&shared.bucket, blob)?;
-    match Slot::read(&shared.bucket, &path).await {
-        Ok(Slot::Held(found)) if found.record.state != State::Writing => {
-            // What was stored in its place since is not what was found damaged.
-            shared.replace(&path, &found.version, gone()).await.map(drop)
-        }
-        // What is no record is replaced, whatever it is.
-        Err(e) if *e.kind() == plyfold_core::ErrorKind::Corrupt => {
-            let found = shared.bucket.read(&path, u64::MAX).await?;
-            match found {
-                Some(found) => shared.replace(&path, &found.version, gone()).await.map(drop),
-                None => Ok(()),
-            }
-        }
-        slot => slot.map(drop),
-    }
+    let version = match Slot::read(&shared.bucket, &path).await? {
+        Slot::Held(found) if found.record.state != State::Writing => found.version,
+        Slot::Damaged(version) => version,
+        Slot::Empty(_) | Slot::Held(_) => return Ok(()),
+    };
+    // What was stored in its place since is not what was found damaged.
+    shared.replace(&path, &version, gone()).await.map(drop)
 }

@@ -29,10 +29,16 @@ pub(crate) struct Hold(Option<Arc<Held>>);
 struct Held {
     bucket: Bucket,
     path: Path,
-    /// `None` when it has ended, or another has taken over.
-    version: Mutex<Option<UpdateVersion>>,
+    state: Mutex<HeldState>,
     renewed: Body,
     ended: Body,
+}
+
+struct HeldState {
+    /// `None` when it has ended, or another has taken over.
+    version: Option<UpdateVersion>,
+    /// The body of a renewal of which it is not known whether it was made.
+    unsure: Option<Bytes>,
 }
 
 impl Hold {
@@ -71,7 +77,7 @@ impl Hold {
         let held = Arc::new(Held {
             bucket: bucket.clone(),
             path,
-            version: Mutex::new(Some(version)),
+            state: Mutex::new(HeldState { version: Some(version), unsure: None }),
             renewed: Box::new(renewed),
             ended: Box::new(ended),
         });
@@ -110,25 +116,52 @@ impl Hold {
 impl Held {
     /// Whether it is to be renewed further.
     async fn renew(&self) -> bool {
-        let mut version = self.version.lock().await;
-        let Some(current) = version.clone() else { return false };
-        match self.bucket.swap(&self.path, &Expected::Version(current), (self.renewed)()).await {
-            Ok(Swapped::Done(next)) => *version = Some(next),
-            Ok(Swapped::Lost) => {
-                tracing::warn!("{}: another has taken over {}", self.bucket, self.path);
-                *version = None;
+        let mut state = self.state.lock().await;
+        let body = (self.renewed)();
+        match self.put(&mut state, body.clone()).await {
+            Ok(Some(next)) => *state = HeldState { version: Some(next), unsure: None },
+            Ok(None) => {
+                if state.version.take().is_some() {
+                    tracing::warn!("{}: another has taken over {}", self.bucket, self.path);
+                }
                 return false;
             }
             // The service may answer the next one; otherwise it expires.
-            Err(e) => tracing::debug!("{} is not renewed: {e}", self.path),
+            Err(e) => {
+                tracing::debug!("{} is not renewed: {e}", self.path);
+                state.unsure = Some(body);
+            }
         }
         true
     }
 
+    /// Puts a body in the place of the newest one of this holder; `None` when another has taken over.
+    async fn put(&self, state: &mut HeldState, body: Bytes) -> Result<Option<UpdateVersion>> {
+        let Some(current) = state.version.clone() else { return Ok(None) };
+        let path = &self.path;
+        if let Swapped::Done(version) =
+            self.bucket.swap(path, &Expected::Version(current), body.clone()).await?
+        {
+            return Ok(Some(version));
+        }
+        // A renewal that seemed to have failed was made after all.
+        let Some(unsure) = &state.unsure else { return Ok(None) };
+        let found = match self.bucket.read(path, unsure.len() as u64).await {
+            Ok(Some(found)) if found.bytes == *unsure => found,
+            Err(e) if *e.kind() != ErrorKind::Corrupt => return Err(e),
+            _ => return Ok(None),
+        };
+        Ok(match self.bucket.swap(path, &Expected::Version(found.version), body).await? {
+            Swapped::Done(version) => Some(version),
+            Swapped::Lost => None,
+        })
+    }
+
     async fn end(&self, body: Bytes) -> Result<bool> {
-        let Some(current) = self.version.lock().await.take() else { return Ok(false) };
-        let swapped = self.bucket.swap(&self.path, &Expected::Version(current), body).await?;
-        Ok(matches!(swapped, Swapped::Done(_)))
+        let mut state = self.state.lock().await;
+        let put = self.put(&mut state, body).await;
+        state.version = None;
+        Ok(put?.is_some())
     }
 
     async fn end_or_say(&self) {

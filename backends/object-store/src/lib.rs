@@ -122,6 +122,7 @@ mod shared;
 mod stored_artifact;
 mod sweep;
 mod transaction;
+mod tries;
 mod update;
 mod upload;
 mod verify;
