@@ -1,8 +1,8 @@
 //! Object storage on ports of this machine. `.ci/services` installs the programs.
 //!
 //! The S3 service is `s3s-fs` behind a lock for each object (`tests/s3-service`): by itself version 0.14.1 looks at the condition
-//! of a put before it takes the body, without a lock, and `tests/s3-service/unlocked` shows that of puts at the same time
-//! several are made.
+//! of a put before it takes the body, without a lock, and `tests/s3-service/compare` shows that of two puts at the same time, each
+//! on the condition that the object is absent, both are made.
 
 use std::io::{self, BufRead as _, BufReader};
 use std::net::{TcpListener, TcpStream};
@@ -40,14 +40,12 @@ pub(crate) enum Kind {
     S3,
 }
 
-/// A service that runs until it is dropped.
+/// A service, which runs until it is dropped by the process that has started it.
 #[derive(Debug)]
 pub(crate) struct Service {
     kind: Kind,
-    child: Child,
     port: u16,
-    /// In memory, where there is such a place.
-    folder: TempDir,
+    own: Option<(Child, TempDir)>,
     buckets: AtomicUsize,
     /// Requests past the cache are made here: connections belong to a runtime.
     runtime: Runtime,
@@ -57,20 +55,31 @@ impl Service {
     pub(crate) fn start(kind: Kind) -> Result<Self, Failure> {
         let mut said = String::new();
         for _ in 0..ATTEMPTS {
+            // In memory, where there is such a place.
             let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| TempDir::new())?;
             let (mut child, port) = match kind {
                 Kind::Azure => azure(&folder)?,
                 Kind::S3 => s3(&folder)?,
             };
             match wait(&mut child, port) {
-                Ok(()) => {
-                    let (buckets, runtime) = (AtomicUsize::new(0), Runtime::new()?);
-                    return Ok(Self { kind, child, port, folder, buckets, runtime });
-                }
+                Ok(()) => return Self::of(kind, port, Some((child, folder))),
                 Err(e) => said = e.to_string(),
             }
         }
         Err(Failure::new(format!("it does not start: {said}")))
+    }
+
+    /// One that the parent of this process has started.
+    pub(crate) fn at(kind: Kind, port: u16) -> Result<Self, Failure> {
+        Self::of(kind, port, None)
+    }
+
+    fn of(kind: Kind, port: u16, own: Option<(Child, TempDir)>) -> Result<Self, Failure> {
+        Ok(Self { kind, port, own, buckets: AtomicUsize::new(0), runtime: Runtime::new()? })
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     fn endpoint(&self) -> String {
@@ -85,7 +94,10 @@ impl Service {
         let bucket = format!("bucket-{}", self.buckets.fetch_add(1, Ordering::SeqCst));
         match self.kind {
             Kind::Azure => self.container(&bucket).await?,
-            Kind::S3 => std::fs::create_dir(self.folder.path().join(&bucket))?,
+            Kind::S3 => {
+                let folder = self.own.as_ref().map(|(_, folder)| folder.path().join(&bucket));
+                std::fs::create_dir(folder.ok_or(io::ErrorKind::NotFound)?)?;
+            }
         }
         Ok(bucket)
     }
@@ -121,7 +133,6 @@ impl Service {
         let options: &[(&str, &str)] = match self.kind {
             Kind::Azure => &[
                 ("azure_storage_use_emulator", "true"),
-                ("azure_storage_endpoint", &endpoint),
                 ("azure_storage_account_name", ACCOUNT),
                 ("azure_storage_account_key", ACCOUNT_KEY),
                 ("allow_http", "true"),
@@ -145,7 +156,7 @@ impl Service {
             Kind::Azure => {
                 let builder =
                     MicrosoftAzureBuilder::new().with_http_connector(connector).with_allow_http(true);
-                let builder = builder.with_use_emulator(true).with_endpoint(self.endpoint());
+                let builder = builder.with_use_emulator(true);
                 let builder = builder.with_account(ACCOUNT).with_access_key(ACCOUNT_KEY);
                 Arc::new(builder.with_container_name(bucket).build()?)
             }
@@ -161,9 +172,11 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Some((child, _)) = &mut self.own {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 

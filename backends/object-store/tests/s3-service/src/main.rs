@@ -1,10 +1,10 @@
-//! An S3 service on loopback, for tests: `plyfold-s3-service FOLDER KEY`. It prints its port.
+//! An S3 service on loopback, for tests: `plyfold-s3-service FOLDER KEY [unlocked]`. It prints its port.
 //!
 //! The protocol is that of the library `s3s`, and the objects are those of `s3s-fs`: files below the folder. What `s3s-fs` lacks
 //! is added: it looks at the condition of a put before it takes the body, and without a lock, so of several puts at the
 //! same time more than one is made, and it writes an object and its `ETag` into two files, so that a reader may get the one
 //! with the other. Here a body is taken first, and then a request has its object for itself. A request that has begun is
-//! carried out, also when its client has gone.
+//! carried out, also when its client has gone. With `unlocked` it is `s3s-fs` as it is: `compare` shows the difference.
 
 mod locked;
 
@@ -28,7 +28,10 @@ async fn main() -> Result<(), Failed> {
         return Err("usage: plyfold-s3-service FOLDER KEY".into());
     };
     let files = FileSystem::new(folder).map_err(|e| format!("{e:?}"))?;
-    let mut service = S3ServiceBuilder::new(Locked::new(files));
+    let mut service = match arguments.next().as_deref() {
+        Some("unlocked") => S3ServiceBuilder::new(files),
+        _ => S3ServiceBuilder::new(Locked::new(files)),
+    };
     service.set_auth(SimpleAuth::from_single(key.clone(), key));
     let service = service.build();
     let listener = TcpListener::bind("127.0.0.1:0").await?;
