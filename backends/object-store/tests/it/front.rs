@@ -184,8 +184,11 @@ impl Shared {
             }
             Fault::Reset => return Ok(false),
             Fault::Said(status, code) => Response::failed(status, code).send(connection, &method)?,
+            Fault::Silent => {
+                thread::sleep(Duration::from_secs(90));
+                return Ok(false);
+            }
             Fault::Stalled => {
-                // Longer than its client waits.
                 thread::sleep(Duration::from_secs(1));
                 return Ok(false);
             }

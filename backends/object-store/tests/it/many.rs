@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
-use futures_util::{StreamExt as _, TryStreamExt as _};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
@@ -87,9 +87,10 @@ impl ObjectStore for Names {
 
     fn list_with_offset(&self, _: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
         let first = Self::number(offset).map_or(0, |last| last + 1);
-        let objects = stream::iter(first..self.count).map(|number| {
+        // All of them are of one size.
+        let size = Self::body(0).len() as u64;
+        let objects = stream::iter(first..self.count).map(move |number| {
             let location = Path::parse(format!("{PREFIX}/names/{}", Self::name(number)))?;
-            let size = Self::body(number).len() as u64;
             Ok(ObjectMeta {
                 location,
                 last_modified: std::time::UNIX_EPOCH.into(),
@@ -119,7 +120,6 @@ impl fmt::Display for Names {
 /// Lists all names by pages; how many there were.
 async fn listed(count: u64) -> u64 {
     let store = Arc::new(Names { count, rest: InMemory::new() });
-    assert_eq!(store.list(None).try_fold(0, async |sum, _| Ok(sum + 1)).await.unwrap(), count);
     let cache = ObjectStoreCache::on(store, &PREFIX.into(), "test:many", &Config::default()).await.unwrap();
     let (mut found, mut page) = (0, Page { limit: Some(LIMIT), ..Page::default() });
     loop {

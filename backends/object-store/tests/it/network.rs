@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use plyfold_core::{CacheProvider as _, CacheProviderExt as _, Collect, ErrorKind, NameChange, Verify};
-use plyfold_object_store::ObjectStoreCache;
+use plyfold_object_store::{Config, ObjectStoreCache};
 
 use crate::content::{artifact_key, blob, commit, make, name, names, put, read, set};
-use crate::front::{Fault, Front};
+use crate::front::{Fault, Front, URI};
 use crate::medium::Medium;
 
 /// Numbers that are the same for each seed (splitmix64).
@@ -198,42 +198,60 @@ async fn script(seed: u64) {
 }
 
 /// A service that does not answer at all, and one that only refuses.
+const OUTAGES: [Fault; 3] = [Fault::Reset, Fault::Stalled, Fault::Said(503, "SlowDown")];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_ends_in_an_error() {
-    for fault in [Fault::Reset, Fault::Stalled, Fault::Said(503, "SlowDown")] {
-        let medium = Medium::memory();
-        let service = Front::of(medium.memory.as_ref().unwrap());
-        let cache = service.cache().await.unwrap();
-        let image = put(&cache, b"image").await.unwrap();
-        let artifact = make(&cache, b"artifact").await;
-        let failed = fault.clone();
-        service.plan(move |_| Some(failed.clone()));
-        let (begun, key) = (Instant::now(), artifact_key());
-        let (listed, stored, named, looked, held, made) = tokio::join!(
-            cache.list(),
-            put(&cache, b"other"),
-            set(&cache, "a.example/a:1", &image),
-            cache.find_artifact(&key),
-            cache.single_flight("some work"),
-            commit(artifact),
-        );
-        let errors = [
-            listed.map(drop).unwrap_err(),
-            stored.map(drop).unwrap_err(),
-            named.unwrap_err(),
-            looked.map(drop).unwrap_err(),
-            held.map(drop).unwrap_err(),
-            made.map(drop).unwrap_err(),
-        ];
-        assert!(begun.elapsed() < Duration::from_secs(75), "{fault:?}: {:?}", begun.elapsed());
-        for error in errors {
-            assert_eq!(*error.kind(), ErrorKind::Unavailable, "{fault:?}: {error:?}");
-            assert!(error.hint().is_some() && error.is_retryable(), "{fault:?}: {error:?}");
-        }
-        service.heal();
-        put(&cache, b"other").await.unwrap();
-        set(&cache, "a.example/a:1", &image).await.unwrap();
+    let outages = OUTAGES.map(|fault| outage(fault, |service| service.config(), Duration::from_secs(30)));
+    futures_util::future::join_all(outages).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "it takes a minute: by the settings that users have"]
+async fn an_outage_ends_within_about_a_minute() {
+    let config = |service: &Front| {
+        let mut config = Config { lease_seconds: Config::default().lease_seconds, ..service.config() };
+        config.service.remove("read_timeout");
+        config
+    };
+    let outages = [Fault::Reset, Fault::Silent, Fault::Said(503, "SlowDown")];
+    let outages = outages.map(|fault| outage(fault, config, Duration::from_secs(75)));
+    futures_util::future::join_all(outages).await;
+}
+
+async fn outage(fault: Fault, config: impl Fn(&Front) -> Config, limit: Duration) {
+    let medium = Medium::memory();
+    let service = Front::of(medium.memory.as_ref().unwrap());
+    let cache = ObjectStoreCache::open(URI, &config(&service)).await.unwrap();
+    let image = put(&cache, b"image").await.unwrap();
+    let artifact = make(&cache, b"artifact").await;
+    let failed = fault.clone();
+    service.plan(move |_| Some(failed.clone()));
+    let (begun, key) = (Instant::now(), artifact_key());
+    let (listed, stored, named, looked, held, made) = tokio::join!(
+        cache.list(),
+        put(&cache, b"other"),
+        set(&cache, "a.example/a:1", &image),
+        cache.find_artifact(&key),
+        cache.single_flight("some work"),
+        commit(artifact),
+    );
+    let errors = [
+        listed.map(drop).unwrap_err(),
+        stored.map(drop).unwrap_err(),
+        named.unwrap_err(),
+        looked.map(drop).unwrap_err(),
+        held.map(drop).unwrap_err(),
+        made.map(drop).unwrap_err(),
+    ];
+    assert!(begun.elapsed() < limit, "{fault:?}: {:?}", begun.elapsed());
+    for error in errors {
+        assert_eq!(*error.kind(), ErrorKind::Unavailable, "{fault:?}: {error:?}");
+        assert!(error.hint().is_some() && error.is_retryable(), "{fault:?}: {error:?}");
     }
+    service.heal();
+    put(&cache, b"other").await.unwrap();
+    set(&cache, "a.example/a:1", &image).await.unwrap();
 }
 
 /// An outage of half a lease is no end of a right, whatever became of the renewals.

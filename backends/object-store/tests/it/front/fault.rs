@@ -16,7 +16,9 @@ pub(crate) enum Fault {
     Reset,
     /// It is refused.
     Said(u16, &'static str),
-    /// It is lost, and the connection stays open.
+    /// It is lost, and the connection stays open for longer than any client waits.
+    Silent,
+    /// It is lost, and the connection stays open for longer than the clients of these tests wait.
     Stalled,
     /// It is carried out, and half of the answer arrives.
     Truncated,
