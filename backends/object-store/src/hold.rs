@@ -20,6 +20,9 @@ use crate::bucket::{Bucket, Expected, Swapped};
 /// Renewals within the time after which a right expires.
 const RENEWALS: u32 = 4;
 
+/// Renewals that are remembered for their outcome is unknown: those of a time in which a right expires several times.
+const MOST_UNSURE: usize = 16;
+
 /// Makes a body that no other write has.
 type Body = Box<dyn Fn() -> Bytes + Send + Sync>;
 
@@ -37,8 +40,8 @@ struct Held {
 struct HeldState {
     /// `None` when it has ended, or another has taken over.
     version: Option<UpdateVersion>,
-    /// The body of a renewal of which it is not known whether it was made.
-    unsure: Option<Bytes>,
+    /// The bodies of renewals since that version of which it is not known whether they were made: the object may have one of them.
+    unsure: Vec<Bytes>,
 }
 
 impl Hold {
@@ -77,7 +80,7 @@ impl Hold {
         let held = Arc::new(Held {
             bucket: bucket.clone(),
             path,
-            state: Mutex::new(HeldState { version: Some(version), unsure: None }),
+            state: Mutex::new(HeldState { version: Some(version), unsure: Vec::new() }),
             renewed: Box::new(renewed),
             ended: Box::new(ended),
         });
@@ -119,7 +122,7 @@ impl Held {
         let mut state = self.state.lock().await;
         let body = (self.renewed)();
         match self.put(&mut state, body.clone()).await {
-            Ok(Some(next)) => *state = HeldState { version: Some(next), unsure: None },
+            Ok(Some(next)) => *state = HeldState { version: Some(next), unsure: Vec::new() },
             Ok(None) => {
                 if state.version.take().is_some() {
                     tracing::warn!("{}: another has taken over {}", self.bucket, self.path);
@@ -129,7 +132,10 @@ impl Held {
             // The service may answer the next one; otherwise it expires.
             Err(e) => {
                 tracing::debug!("{} is not renewed: {e}", self.path);
-                state.unsure = Some(body);
+                if state.unsure.len() == MOST_UNSURE {
+                    state.unsure.remove(0);
+                }
+                state.unsure.push(body);
             }
         }
         true
@@ -145,9 +151,9 @@ impl Held {
             return Ok(Some(version));
         }
         // A renewal that seemed to have failed was made after all.
-        let Some(unsure) = &state.unsure else { return Ok(None) };
-        let found = match self.bucket.read(path, unsure.len() as u64).await {
-            Ok(Some(found)) if found.bytes == *unsure => found,
+        let Some(longest) = state.unsure.iter().map(Bytes::len).max() else { return Ok(None) };
+        let found = match self.bucket.read(path, longest as u64).await {
+            Ok(Some(found)) if state.unsure.contains(&found.bytes) => found,
             Err(e) if *e.kind() != ErrorKind::Corrupt => return Err(e),
             _ => return Ok(None),
         };

@@ -188,6 +188,11 @@ impl Shared {
                 thread::sleep(Duration::from_secs(90));
                 return Ok(false);
             }
+            Fault::Unanswered => {
+                self.answer(&request);
+                thread::sleep(Duration::from_secs(1));
+                return Ok(false);
+            }
             Fault::Stalled => {
                 thread::sleep(Duration::from_secs(1));
                 return Ok(false);

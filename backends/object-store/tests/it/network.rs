@@ -25,7 +25,7 @@ impl Random {
     }
 
     fn fault(&mut self) -> Fault {
-        match self.below(9) {
+        match self.below(10) {
             0 => Fault::Reset,
             1 => Fault::Lost,
             2 => Fault::Stalled,
@@ -34,6 +34,7 @@ impl Random {
             5 => Fault::FailedAfter,
             6 => Fault::Truncated,
             7 => Fault::Twice,
+            8 => Fault::Unanswered,
             _ => Fault::TwiceLate(Duration::from_millis(self.below(300))),
         }
     }
@@ -52,6 +53,7 @@ async fn one_failure_is_no_failure() {
         Fault::Truncated,
         Fault::Twice,
         Fault::TwiceLate(Duration::from_millis(30)),
+        Fault::Unanswered,
     ];
     let mut running = tokio::task::JoinSet::new();
     for fault in faults {
@@ -254,22 +256,24 @@ async fn outage(fault: Fault, config: impl Fn(&Front) -> Config, limit: Duration
     set(&cache, "a.example/a:1", &image).await.unwrap();
 }
 
-/// An outage of half a lease is no end of a right, whatever became of the renewals.
+/// An outage is no end of a right that no other machine has taken meanwhile, whatever became of the renewals.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_right_outlasts_an_outage() {
-    for fault in [Fault::Reset, Fault::Lost, Fault::FailedAfter] {
+    let outages = [Fault::Reset, Fault::Lost, Fault::FailedAfter, Fault::Unanswered].map(async |fault| {
         let medium = Medium::memory();
         let service = Front::of(medium.memory.as_ref().unwrap());
         let cache = service.cache().await.unwrap();
         let writer = make(&cache, b"artifact").await;
         let failed = fault.clone();
         service.plan(move |_| Some(failed.clone()));
-        tokio::time::sleep(Duration::from_millis(1200)).await;
+        // Longer than requests are made again.
+        tokio::time::sleep(Duration::from_millis(5200)).await;
         service.heal();
-        tokio::time::sleep(Duration::from_millis(1200)).await;
-        let made = commit(writer).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        let made = commit(writer).await.unwrap_or_else(|e| panic!("{fault:?}: {e:?}"));
         assert_eq!(read(made).await.unwrap(), b"artifact", "{fault:?}");
-    }
+    });
+    futures_util::future::join_all(outages).await;
 }
 
 /// The record of a blob is put, the answer is lost, and another machine changes the record before the put is sent again: the

@@ -26,6 +26,8 @@ pub(crate) enum Fault {
     Twice,
     /// It is delivered again later.
     TwiceLate(Duration),
+    /// It is carried out, and the connection stays open without an answer, as with [`Stalled`](Self::Stalled).
+    Unanswered,
 }
 
 /// Where a request waits.
