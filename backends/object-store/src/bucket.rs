@@ -287,7 +287,7 @@ impl Listing {
 }
 
 /// Whether there is a bucket, and no such object in it.
-fn is_absent(error: &StoreError) -> bool {
+pub(crate) fn is_absent(error: &StoreError) -> bool {
     matches!(error, StoreError::NotFound { .. }) && !is_bucket_missing(error)
 }
 

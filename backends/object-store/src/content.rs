@@ -1,16 +1,13 @@
 //! Blobs: looked for, read, stored and quarantined.
 
-use std::ops::Range;
-
-use futures_util::TryStreamExt as _;
 use futures_util::future::BoxFuture;
 use object_store::path::Path;
-use object_store::{Error as StoreError, GetOptions, GetRange};
 use plyfold_core::{Blob, BlobRange, Descriptor, Digest, Error, Ingest, Mismatch, Result, digest};
 
 use crate::blob_writer::BlobUpload;
 use crate::bucket::gone;
 use crate::claim::{Claim, Claimed};
+use crate::reading;
 use crate::record::{self, Found, Record, Slot, State};
 use crate::shared::Shared;
 
@@ -78,30 +75,11 @@ async fn opened(
     let data = record::data(&shared.bucket, path, id)?;
     // Surplus bytes of a whole blob are seen and refused.
     let part = if is_whole { None } else { Some(wanted.clone()) };
-    let Some((size, content)) = stream(shared, &data, part).await? else { return Ok(None) };
+    let Some((size, content)) = reading::read(&shared.bucket, &data, part).await? else { return Ok(None) };
     if !is_whole && size != blob.size() {
         return Err(Error::from(Mismatch::of(blob, None, size)).with_endpoint(&shared.bucket));
     }
     Blob::ranged(blob, wanted, content).map(Some)
-}
-
-/// The size of an object, and the bytes of all of it or of a range; `None` when it is absent.
-async fn stream(
-    shared: &Shared,
-    data: &Path,
-    range: Option<Range<u64>>,
-) -> Result<Option<(u64, impl futures_util::Stream<Item = Result<bytes::Bytes>> + Send + use<>)>> {
-    let (bucket, action) = (shared.bucket.clone(), "reading content");
-    // No service gives no bytes; one is not read.
-    let range = range.map(|range| GetRange::Bounded(if range.is_empty() { 0..1 } else { range }));
-    let options = GetOptions { range, ..GetOptions::default() };
-    let found = match bucket.store().get_opts(data, options).await {
-        Err(StoreError::NotFound { .. }) => return Ok(None),
-        found => found.map_err(|e| bucket.failed(e, action).with_context("object", data))?,
-    };
-    let (size, data) = (found.meta.size, data.clone());
-    let content = found.into_stream();
-    Ok(Some((size, content.map_err(move |e| bucket.failed(e, action).with_context("object", &data)))))
 }
 
 /// Begins to store a blob.

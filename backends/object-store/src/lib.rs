@@ -106,7 +106,6 @@
 //!
 //! # What is not done
 //! - A download that is interrupted begins again at 0.
-//! - A blob that is read for longer than 30 s is not read on behind a connection that ends then: the reader gets an error.
 //! - A collection has all records, names and leases in memory; a listing by pages has one page.
 //! - An object of another program with a key that is no path of `object_store` (an empty part, as in `names//x`) ends a listing
 //!   with an error: its client refuses the page.
@@ -136,6 +135,7 @@ mod holdings;
 mod lease;
 mod name;
 mod name_list;
+mod reading;
 mod record;
 mod service;
 mod shared;

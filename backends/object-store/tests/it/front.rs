@@ -4,7 +4,7 @@ mod fault;
 mod http;
 mod s3;
 
-use std::io::{self, BufReader};
+use std::io::{self, BufReader, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -197,8 +197,16 @@ impl Shared {
                 thread::sleep(Duration::from_secs(1));
                 return Ok(false);
             }
+            Fault::Slow => {
+                let half = self.answer(&request).half();
+                for part in half.chunks(half.len() / 15) {
+                    connection.write_all(part)?;
+                    thread::sleep(Duration::from_millis(200));
+                }
+                return Ok(false);
+            }
             Fault::Truncated => {
-                self.answer(&request).send_half(connection)?;
+                connection.write_all(&self.answer(&request).half())?;
                 return Ok(false);
             }
             Fault::Twice => {

@@ -204,7 +204,7 @@ const OUTAGES: [Fault; 3] = [Fault::Reset, Fault::Stalled, Fault::Said(503, "Slo
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_ends_in_an_error() {
-    let outages = OUTAGES.map(|fault| outage(fault, |service| service.config(), Duration::from_secs(30)));
+    let outages = OUTAGES.map(|fault| outage(fault, Front::config, Duration::from_secs(30)));
     futures_util::future::join_all(outages).await;
 }
 
@@ -274,6 +274,25 @@ async fn a_right_outlasts_an_outage() {
         assert_eq!(read(made).await.unwrap(), b"artifact", "{fault:?}");
     });
     futures_util::future::join_all(outages).await;
+}
+
+/// Connections that end again and again, each later than requests are made again: what goes on is read to its end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_blob_is_read_over_a_slow_network() {
+    let medium = Medium::memory();
+    let service = Front::of(medium.memory.as_ref().unwrap());
+    let cache = service.cache().await.unwrap();
+    let content: Vec<u8> = (0..300_000_u32).map(|at| (at / 7) as u8).collect();
+    let wanted = put(&cache, &content).await.unwrap();
+    let answers = AtomicUsize::new(0);
+    service.plan(move |request| {
+        let is_content = request.method == "GET" && request.key.starts_with("a/fleet/data/");
+        (is_content && answers.fetch_add(1, Ordering::SeqCst) < 2).then_some(Fault::Slow)
+    });
+    let read = cache.open(&wanted, plyfold_core::BlobRange::FULL).await.unwrap();
+    assert_eq!(read.bytes(1 << 20).await.unwrap(), content);
+    let reads = |(method, target): &&(String, String)| method == "GET" && target.contains("/data/");
+    assert_eq!(service.requests().iter().filter(reads).count(), 3, "it is read on where it ended");
 }
 
 /// The record of a blob is put, the answer is lost, and another machine changes the record before the put is sent again: the

@@ -20,6 +20,8 @@ pub(crate) enum Fault {
     Silent,
     /// It is lost, and the connection stays open for longer than the clients of these tests wait.
     Stalled,
+    /// It is carried out, and half of the answer arrives, slowly: in three seconds.
+    Slow,
     /// It is carried out, and half of the answer arrives.
     Truncated,
     /// It is delivered twice, and the second one is answered.

@@ -108,11 +108,10 @@ impl Response {
     }
 
     /// The first half of it.
-    pub(super) fn send_half(&self, connection: &mut impl Write) -> io::Result<()> {
+    pub(super) fn half(&self) -> Vec<u8> {
         let mut answer = [self.head().as_bytes(), &self.body].concat();
-        let end =
-            if self.body.is_empty() { answer.len() / 2 } else { answer.len() - self.body.len().div_ceil(2) };
-        answer.truncate(end);
-        connection.write_all(&answer)
+        let end = answer.len() - self.body.len().div_ceil(2);
+        answer.truncate(if self.body.is_empty() { end / 2 } else { end });
+        answer
     }
 }
