@@ -44,7 +44,7 @@ impl ObjectStoreCache {
     /// what another version has written, and those of the service: [`Auth`](ErrorKind::Auth),
     /// [`Denied`](ErrorKind::Denied), [`NotFound`](ErrorKind::NotFound), [`Unavailable`](ErrorKind::Unavailable).
     pub async fn open(uri: &str, config: &Config) -> Result<Self> {
-        Self::on_bucket(service::open(uri, &config.service)?, config).await
+        Self::on_bucket(service::open(uri, config)?, config).await
     }
 
     /// The same where a machine has written before; nothing is written.
@@ -52,7 +52,7 @@ impl ObjectStoreCache {
     /// # Errors
     /// As [`open`](Self::open), and [`NotFound`](ErrorKind::NotFound) where no machine has written.
     pub async fn open_existing(uri: &str, config: &Config) -> Result<Self> {
-        let bucket = service::open(uri, &config.service)?;
+        let bucket = service::open(uri, config)?;
         if !is_there(&bucket).await? {
             return Err(Error::not_found("there is no cache").with_endpoint(&bucket));
         }
@@ -101,13 +101,14 @@ async fn is_there(bucket: &Bucket) -> Result<bool> {
     let path = bucket.path(MARKER)?;
     let Some(found) = bucket.read(&path, 4096).await? else { return Ok(false) };
     let marker = serde_json::from_slice::<Marker>(&found.bytes).map_err(|e| {
-        let error = Error::corrupt("an object is not what marks a cache of plyfold").with_endpoint(bucket);
+        let error = bucket.damaged("an object is not what marks a cache of plyfold");
         error.with_context("object", &path).with_source(e)
     })?;
     if marker.version != FORMAT {
         let message =
             format!("the cache has format {}, and this program reads format {FORMAT}", marker.version);
-        return Err(Error::unsupported(message).with_endpoint(bucket));
+        let error = Error::unsupported(message).with_endpoint(bucket);
+        return Err(error.with_hint("use the same version on all machines, or another prefix for this one"));
     }
     Ok(true)
 }

@@ -45,6 +45,7 @@ impl Claim {
         let mut watch = Watch::new(shared.expiry);
         loop {
             let (expected, before) = match shared.used_slot(path).await? {
+                Slot::Damaged(version) => (Expected::Version(version), None),
                 Slot::Empty(expected) => (expected, None),
                 Slot::Held(found) if found.record.state == State::Writing => {
                     if !watch.has_expired(&found.version) {
@@ -82,11 +83,20 @@ impl Claim {
     /// Those of the service. The outcome may be unknown then: the content stays until a collection.
     pub(crate) async fn publish(self, record: &Record) -> Result<bool> {
         let Self { bucket, path, id, hold, _turn } = self;
-        let is_published = hold.end_with(record.to_bytes()?).await?;
-        if !is_published {
-            remove_data(&bucket, &path, &id);
+        if hold.end_with(record.to_bytes()?).await? {
+            return Ok(true);
         }
-        Ok(is_published)
+        // The record was changed by another. It may have been published before, by a put whose answer was lost.
+        match Slot::read(&bucket, &path).await? {
+            Slot::Held(found) if found.record.has_content() && found.record.data.as_deref() == Some(&*id) => {
+                Ok(true)
+            }
+            Slot::Damaged(_) => Ok(false),
+            Slot::Empty(_) | Slot::Held(_) => {
+                remove_data(&bucket, &path, &id);
+                Ok(false)
+            }
+        }
     }
 
     /// Gives it up, and waits for that.

@@ -1,16 +1,13 @@
 //! Blobs: looked for, read, stored and quarantined.
 
-use std::ops::Range;
-
-use futures_util::TryStreamExt as _;
 use futures_util::future::BoxFuture;
 use object_store::path::Path;
-use object_store::{Error as StoreError, GetOptions, GetRange, ObjectStoreExt as _};
 use plyfold_core::{Blob, BlobRange, Descriptor, Digest, Error, Ingest, Mismatch, Result, digest};
 
 use crate::blob_writer::BlobUpload;
 use crate::bucket::gone;
 use crate::claim::{Claim, Claimed};
+use crate::reading;
 use crate::record::{self, Found, Record, Slot, State};
 use crate::shared::Shared;
 
@@ -32,11 +29,7 @@ async fn stored_size(shared: &Shared, path: &Path, record: &Record) -> Result<Op
     let bucket = &shared.bucket;
     let Some(id) = &record.data else { return Ok(Some(record.inline.len() as u64)) };
     let data = record::data(bucket, path, id)?;
-    match bucket.store().head(&data).await {
-        Ok(found) => Ok(Some(found.size)),
-        Err(StoreError::NotFound { .. }) => Ok(None),
-        Err(e) => Err(bucket.failed(e, "looking for content").with_context("object", &data)),
-    }
+    Ok(bucket.look(&data).await?.map(|(_, size)| size))
 }
 
 /// Opens a blob that is here.
@@ -44,8 +37,12 @@ pub(crate) async fn open(shared: &Shared, blob: &Descriptor, range: BlobRange) -
     let path = record::of_blob(&shared.bucket, blob.digest())?;
     let mut attempts = 0;
     loop {
-        let found = shared.used_slot(&path).await?.with_content();
-        let Some(found) = found else {
+        let slot = shared.used_slot(&path).await?;
+        if let Slot::Damaged(_) = slot {
+            let error = shared.bucket.damaged(format!("the record of {} is damaged", blob.digest()));
+            return Err(error.with_context("object", path));
+        }
+        let Some(found) = slot.with_content() else {
             let message = format!("no blob {}", blob.digest());
             return Err(Error::not_found(message).with_endpoint(&shared.bucket));
         };
@@ -78,30 +75,11 @@ async fn opened(
     let data = record::data(&shared.bucket, path, id)?;
     // Surplus bytes of a whole blob are seen and refused.
     let part = if is_whole { None } else { Some(wanted.clone()) };
-    let Some((size, content)) = stream(shared, &data, part).await? else { return Ok(None) };
+    let Some((size, content)) = reading::read(&shared.bucket, &data, part).await? else { return Ok(None) };
     if !is_whole && size != blob.size() {
         return Err(Error::from(Mismatch::of(blob, None, size)).with_endpoint(&shared.bucket));
     }
     Blob::ranged(blob, wanted, content).map(Some)
-}
-
-/// The size of an object, and the bytes of all of it or of a range; `None` when it is absent.
-async fn stream(
-    shared: &Shared,
-    data: &Path,
-    range: Option<Range<u64>>,
-) -> Result<Option<(u64, impl futures_util::Stream<Item = Result<bytes::Bytes>> + Send + use<>)>> {
-    let (bucket, action) = (shared.bucket.clone(), "reading content");
-    // No service gives no bytes; one is not read.
-    let range = range.map(|range| GetRange::Bounded(if range.is_empty() { 0..1 } else { range }));
-    let options = GetOptions { range, ..GetOptions::default() };
-    let found = match bucket.store().get_opts(data, options).await {
-        Err(StoreError::NotFound { .. }) => return Ok(None),
-        found => found.map_err(|e| bucket.failed(e, action).with_context("object", data))?,
-    };
-    let (size, data) = (found.meta.size, data.clone());
-    let content = found.into_stream();
-    Ok(Some((size, content.map_err(move |e| bucket.failed(e, action).with_context("object", &data)))))
 }
 
 /// Begins to store a blob.
@@ -126,32 +104,25 @@ pub(crate) async fn ingest(shared: &Shared, blob: &Descriptor) -> Result<Ingest>
     }
 }
 
-/// Whether all bytes of a blob are there. The size in a record was right when it was written: where it is another one, the
-/// descriptor is wrong.
+/// Whether all bytes of a blob are there. The size in a record was right when it was written: where it is another one, and that of
+/// the bytes, the descriptor is wrong.
 async fn is_sound(shared: &Shared, path: &Path, blob: &Descriptor, record: &Record) -> Result<bool> {
-    if record.size != blob.size() {
+    let stored = stored_size(shared, path, record).await?;
+    if record.size != blob.size() && stored == Some(record.size) {
         return Err(Error::from(Mismatch::of(blob, None, record.size)).with_endpoint(&shared.bucket));
     }
-    Ok(stored_size(shared, path, record).await? == Some(blob.size()))
+    Ok(record.size == blob.size() && stored == Some(blob.size()))
 }
 
 /// Takes damaged content out of use. Its object stays until the next collection.
 pub(crate) async fn quarantine(shared: &Shared, blob: &Digest) -> Result<()> {
     shared.check_writable()?;
     let path = record::of_blob(&shared.bucket, blob)?;
-    match Slot::read(&shared.bucket, &path).await {
-        Ok(Slot::Held(found)) if found.record.state != State::Writing => {
-            // What was stored in its place since is not what was found damaged.
-            shared.replace(&path, &found.version, gone()).await.map(drop)
-        }
-        // What is no record is replaced, whatever it is.
-        Err(e) if *e.kind() == plyfold_core::ErrorKind::Corrupt => {
-            let found = shared.bucket.read(&path, u64::MAX).await?;
-            match found {
-                Some(found) => shared.replace(&path, &found.version, gone()).await.map(drop),
-                None => Ok(()),
-            }
-        }
-        slot => slot.map(drop),
-    }
+    let version = match Slot::read(&shared.bucket, &path).await? {
+        Slot::Held(found) if found.record.state != State::Writing => found.version,
+        Slot::Damaged(version) => version,
+        Slot::Empty(_) | Slot::Held(_) => return Ok(()),
+    };
+    // What was stored in its place since is not what was found damaged.
+    shared.replace(&path, &version, gone()).await.map(drop)
 }

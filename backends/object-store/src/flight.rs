@@ -7,8 +7,8 @@ use crate::hold::Hold;
 use crate::shared::Shared;
 use crate::watch::{Turn, Watch};
 
-/// The largest object of a right: a text and a token.
-const LARGEST: u64 = 64 << 10;
+/// The largest object of a question to the service: a token, and a word.
+const LARGEST: u64 = 64;
 
 /// Waits until no other task or machine has the right to do this work. It is an object that its holder renews; when it
 /// stays the same until it expires, its holder is gone, and one of those who wait takes it.
@@ -19,10 +19,10 @@ pub(crate) async fn single_flight(shared: &Shared, work: &str) -> Result<Lease> 
     let turn = shared.queues.turn(path.as_ref()).await;
     let mut watch = Watch::new(shared.expiry);
     loop {
-        let expected = match bucket.read(&path, LARGEST).await? {
+        let expected = match bucket.look(&path).await? {
             None => Expected::Absent,
-            Some(found) if is_gone(found.bytes.len() as u64) || watch.has_expired(&found.version) => {
-                Expected::Version(found.version)
+            Some((version, size)) if is_gone(size) || watch.has_expired(&version) => {
+                Expected::Version(version)
             }
             Some(_) => {
                 watch.pause().await;

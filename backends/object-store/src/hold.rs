@@ -20,6 +20,9 @@ use crate::bucket::{Bucket, Expected, Swapped};
 /// Renewals within the time after which a right expires.
 const RENEWALS: u32 = 4;
 
+/// Renewals that are remembered for their outcome is unknown: those of a time in which a right expires several times.
+const MOST_UNSURE: usize = 16;
+
 /// Makes a body that no other write has.
 type Body = Box<dyn Fn() -> Bytes + Send + Sync>;
 
@@ -29,10 +32,16 @@ pub(crate) struct Hold(Option<Arc<Held>>);
 struct Held {
     bucket: Bucket,
     path: Path,
-    /// `None` when it has ended, or another has taken over.
-    version: Mutex<Option<UpdateVersion>>,
+    state: Mutex<HeldState>,
     renewed: Body,
     ended: Body,
+}
+
+struct HeldState {
+    /// `None` when it has ended, or another has taken over.
+    version: Option<UpdateVersion>,
+    /// The bodies of renewals since that version of which it is not known whether they were made: the object may have one of them.
+    unsure: Vec<Bytes>,
 }
 
 impl Hold {
@@ -71,7 +80,7 @@ impl Hold {
         let held = Arc::new(Held {
             bucket: bucket.clone(),
             path,
-            version: Mutex::new(Some(version)),
+            state: Mutex::new(HeldState { version: Some(version), unsure: Vec::new() }),
             renewed: Box::new(renewed),
             ended: Box::new(ended),
         });
@@ -110,25 +119,55 @@ impl Hold {
 impl Held {
     /// Whether it is to be renewed further.
     async fn renew(&self) -> bool {
-        let mut version = self.version.lock().await;
-        let Some(current) = version.clone() else { return false };
-        match self.bucket.swap(&self.path, &Expected::Version(current), (self.renewed)()).await {
-            Ok(Swapped::Done(next)) => *version = Some(next),
-            Ok(Swapped::Lost) => {
-                tracing::warn!("{}: another has taken over {}", self.bucket, self.path);
-                *version = None;
+        let mut state = self.state.lock().await;
+        let body = (self.renewed)();
+        match self.put(&mut state, body.clone()).await {
+            Ok(Some(next)) => *state = HeldState { version: Some(next), unsure: Vec::new() },
+            Ok(None) => {
+                if state.version.take().is_some() {
+                    tracing::warn!("{}: another has taken over {}", self.bucket, self.path);
+                }
                 return false;
             }
             // The service may answer the next one; otherwise it expires.
-            Err(e) => tracing::debug!("{} is not renewed: {e}", self.path),
+            Err(e) => {
+                tracing::debug!("{} is not renewed: {e}", self.path);
+                if state.unsure.len() == MOST_UNSURE {
+                    state.unsure.remove(0);
+                }
+                state.unsure.push(body);
+            }
         }
         true
     }
 
+    /// Puts a body in the place of the newest one of this holder; `None` when another has taken over.
+    async fn put(&self, state: &mut HeldState, body: Bytes) -> Result<Option<UpdateVersion>> {
+        let Some(current) = state.version.clone() else { return Ok(None) };
+        let path = &self.path;
+        if let Swapped::Done(version) =
+            self.bucket.swap(path, &Expected::Version(current), body.clone()).await?
+        {
+            return Ok(Some(version));
+        }
+        // A renewal that seemed to have failed was made after all.
+        let Some(longest) = state.unsure.iter().map(Bytes::len).max() else { return Ok(None) };
+        let found = match self.bucket.read(path, longest as u64).await {
+            Ok(Some(found)) if state.unsure.contains(&found.bytes) => found,
+            Err(e) if *e.kind() != ErrorKind::Corrupt => return Err(e),
+            _ => return Ok(None),
+        };
+        Ok(match self.bucket.swap(path, &Expected::Version(found.version), body).await? {
+            Swapped::Done(version) => Some(version),
+            Swapped::Lost => None,
+        })
+    }
+
     async fn end(&self, body: Bytes) -> Result<bool> {
-        let Some(current) = self.version.lock().await.take() else { return Ok(false) };
-        let swapped = self.bucket.swap(&self.path, &Expected::Version(current), body).await?;
-        Ok(matches!(swapped, Swapped::Done(_)))
+        let mut state = self.state.lock().await;
+        let put = self.put(&mut state, body).await;
+        state.version = None;
+        Ok(put?.is_some())
     }
 
     async fn end_or_say(&self) {

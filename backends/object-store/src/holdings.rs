@@ -58,9 +58,12 @@ impl Roots {
         let bucket = &shared.bucket;
         let objects = bucket.list("names", None)?;
         let objects = objects.try_filter(|object| std::future::ready(!is_gone(object.size)));
-        let read = objects.map(|object| async {
-            let path = object?.location;
-            let of = name::of_path(bucket, &path)?;
+        let of_names = objects.try_filter_map(|object| {
+            let of = name::of_path(bucket, &object.location);
+            std::future::ready(Ok(of.map(|of| (object.location, of))))
+        });
+        let read = of_names.map(|found| async {
+            let (path, of) = found?;
             let entry = Entry::settled(bucket, &path).await.map_err(|e| e.with_image(&of))?;
             Ok::<_, Error>((of, entry))
         });
@@ -116,26 +119,26 @@ impl Census {
         };
         for folder in ["blobs", "artifacts"] {
             let objects = bucket.list(folder, None)?;
-            let objects = objects.try_filter(|object| std::future::ready(!is_gone(object.size)));
+            let objects = objects.try_filter(|object| {
+                let is_record = !is_gone(object.size) && record::is_record(bucket, &object.location);
+                std::future::ready(is_record)
+            });
             let read = objects.map(|object| async {
                 let path = object?.location;
-                Ok::<_, Error>((Slot::read(bucket, &path).await, path))
+                Ok::<_, Error>((Slot::read(bucket, &path).await?, path))
             });
             let mut read = Box::pin(read.buffer_unordered(PARALLEL));
             while let Some((slot, path)) = read.try_next().await? {
                 match slot {
-                    Ok(Slot::Held(found)) => {
+                    Slot::Held(found) => {
                         if let Some(id) = &found.record.data {
                             content.remove(&record::data(bucket, &path, id)?);
                         }
                         census.add(shared, HeldRecord { path, found: *found });
                     }
-                    Ok(Slot::Empty(_)) => {}
-                    // It is damage, and not content: a verification says so.
-                    Err(e) if *e.kind() == plyfold_core::ErrorKind::Corrupt => {
-                        content.retain(|_, (record, _)| *record != path);
-                    }
-                    Err(e) => return Err(e),
+                    Slot::Empty(_) => {}
+                    // It is damage, and no content: a verification says so.
+                    Slot::Damaged(_) => content.retain(|_, (record, _)| *record != path),
                 }
             }
         }

@@ -9,7 +9,7 @@ use object_store::path::Path;
 use plyfold_core::{Digest, Error, Lease, Result, digest};
 use serde::{Deserialize, Serialize};
 
-use crate::bucket::{Bucket, Expected, Read, Swapped, is_gone, token};
+use crate::bucket::{Bucket, Expected, Read, Swapped, is_gone, is_token, token};
 use crate::hold::Hold;
 use crate::shared::Shared;
 
@@ -78,6 +78,11 @@ impl Leases {
     pub(crate) async fn read(shared: &Shared, now: SystemTime) -> Result<Self> {
         let bucket = &shared.bucket;
         let objects = bucket.list("leases", None)?;
+        // What has another name, or is longer, is of another program.
+        let objects = objects.try_filter(|object| {
+            let is_named = bucket.below("leases", &object.location).is_some_and(is_token);
+            std::future::ready(is_named && object.size <= LARGEST)
+        });
         let read = objects.map(|object| async {
             let path = object?.location;
             Ok::<_, Error>((bucket.read(&path, LARGEST).await?, path))
@@ -94,10 +99,8 @@ impl Leases {
 
     fn add(&mut self, found: &Read, path: Path, forgotten: Duration, now: SystemTime) {
         let age = now.duration_since(found.modified).unwrap_or_default();
-        // What is no lease protects nothing, and goes when it is old.
-        let object = serde_json::from_slice(&found.bytes);
-        let object =
-            object.unwrap_or(LeaseObject { digests: Vec::new(), ended: false, at: 0, token: String::new() });
+        // What is no lease protects nothing, and stays.
+        let Ok(object) = serde_json::from_slice::<LeaseObject>(&found.bytes) else { return };
         let used = within_second(found.modified, object.at);
         let digests = object.digests.iter().filter_map(|digest| digest::parse(digest).ok());
         let (ended, mut held) = (object.ended || age > forgotten, Vec::new());

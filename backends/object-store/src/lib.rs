@@ -1,8 +1,8 @@
 //! Images of a fleet in object storage: S3, Google Cloud Storage, Azure, and what speaks like them.
 //!
 //! [`ObjectStoreCache`] is a [`CacheProvider`](plyfold_core::CacheProvider) that many machines use at once, with no
-//! server of its own. It keeps to the rules of `cache_suite!`, of groups C, K and D, in memory and in a folder. What is
-//! needed of the service: a put that is made only where an object is absent, or has the stated version (`If-None-Match`,
+//! server of its own. It keeps to the rules of `cache_suite!`, of groups C, K and D: in memory, in a folder, on an S3 service
+//! and on Azurite. What is needed of the service: a put that is made only where an object is absent, or has the stated version (`If-None-Match`,
 //! `If-Match`), and listings that have what was put before they began, in the order of the names. S3, Google Cloud Storage,
 //! Azure, `MinIO` and Ceph give both. A service without conditional puts is read from, and refused for writing.
 //!
@@ -34,14 +34,23 @@
 //!
 //! There is one way to change an object: a put on the condition that it is absent, or still the version that was read. Each
 //! body has a token that no other has. So a put whose answer is lost, or that arrives twice, differs from another writer's for who
-//! reads it, and a put that arrives late finds another version and does nothing. An object whose name another writer
+//! reads it, and a put that arrives late finds another version and does nothing. Therefore a put whose outcome is unknown is made
+//! again as long as nothing has changed. An object whose name another writer
 //! may use again is never removed, because no service of `object_store` removes on a condition: 16 bytes in its place say that it is
-//! gone. Removed are objects alone whose name (an ID) is never used again, and which nothing can name any more.
+//! gone. Removed are objects alone whose name (an ID) is never used again, and which nothing can name any more. The put of such an
+//! object may arrive once more after it was removed: it is an object of a writer that is gone then, and goes with the next
+//! collection.
+//!
+//! What another program writes under the prefix has no name of these, is passed over and stays. An object that has one and
+//! was altered is told as damage where it says what is needed (a name), and is replaced by the next writer.
 //!
 //! # Writing content
 //! A record goes from absent or gone to `writing` with a new ID, and from there to `live`. The record is the lock: its
 //! writer renews it, and the one that waits takes over by putting `writing` with another ID when the version has stayed the same for
 //! [`lease_seconds`](Config::lease_seconds) of the clock of the one who waits. No date of one machine is compared with one of another.
+//! A writer that has lost its record removes the content under its ID, but only when the record does not say that ID: its put may have
+//! been made, and the record changed by another since.
+//!
 //! Publishing is a put on the version that the writer put last, so of two writers one publishes, and one that was slow cannot replace
 //! what its successor has published, however late it comes. Size and digest of all bytes are checked before it. The ID stands in
 //! the record before anything is written under it, and a record that has left an ID never returns to it: content whose ID
@@ -81,6 +90,12 @@
 //! stopped for longer loses its protection, and an update then answers that the content is not here: a name never stands for
 //! content that was removed.
 //!
+//! # When the network fails
+//! `object_store` sends a request again that did not arrive, for as long as a lease lasts and 30 s at most, and what only reads also when
+//! no byte has come for 20 s. Such a wait is counted from the last byte, so a large blob over a slow network is read to its end. Each
+//! put of this crate may be made again, and is. So an operation ends within about a minute when nothing answers, with
+//! [`Unavailable`](plyfold_core::ErrorKind::Unavailable). A change of several names may have been made then: its last answer was lost.
+//!
 //! # What it costs
 //! | what | requests |
 //! |---|---|
@@ -89,10 +104,14 @@
 //! | storing a blob of at most 16 KiB; a larger one | 4; 5, and one for each 5 MiB |
 //! | setting a name; n names at once | 3 and the looks; 4 n + 5 |
 //! | a lease | 2, and 4 in each `lease_seconds` |
-//! | a collection | 1 for each 1000 objects, 1 for each record, name and lease, 3 for each thing that is removed |
+//! | a collection | 9 listings of 1 for each 1000 objects, 1 for each record, name and lease, 3 for each thing that is removed |
 //!
 //! # What is not done
 //! - A download that is interrupted begins again at 0.
+//! - A collection has all records, names and leases in memory; a listing by pages has one page.
+//! - An object of another program with a key that is no path of `object_store` (an empty part, as in `names//x`) ends a listing
+//!   with an error: its client refuses the page.
+//! - A change of a name in the bucket that leaves it a sound object is a change like any other: names have no checksum.
 //! - Objects of 16 bytes stay for names and content that are gone.
 //! - The parts of an upload whose writer was killed are removed by the service: set a rule for incomplete uploads on the bucket.
 //! - A single flight is a right that expires: work of a holder that was stopped for longer goes on beside that of the next
@@ -119,12 +138,14 @@ mod holdings;
 mod lease;
 mod name;
 mod name_list;
+mod reading;
 mod record;
 mod service;
 mod shared;
 mod stored_artifact;
 mod sweep;
 mod transaction;
+mod tries;
 mod update;
 mod upload;
 mod verify;

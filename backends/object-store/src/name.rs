@@ -6,7 +6,7 @@ use object_store::path::Path;
 use plyfold_core::{Descriptor, Error, Reference, Result, reference};
 use serde::{Deserialize, Serialize};
 
-use crate::bucket::{Bucket, Expected, Read, gone, is_gone, token};
+use crate::bucket::{Bucket, Expected, Read, gone, is_gone, is_token, token};
 use crate::transaction::{self, Outcome};
 
 /// The largest object of a name: two descriptors with annotations.
@@ -63,10 +63,17 @@ pub(crate) struct Entry {
     pub(crate) expected: Expected,
     pub(crate) image: Option<Image>,
     pub(crate) pending: Option<Pending>,
+    /// It is none, and a change replaces it.
+    pub(crate) is_damaged: bool,
 }
 
 impl Entry {
-    const ABSENT: Self = Self { expected: Expected::Absent, image: None, pending: None };
+    const ABSENT: Self = Self { expected: Expected::Absent, image: None, pending: None, is_damaged: false };
+
+    /// A damaged object of this version.
+    pub(crate) fn damaged(version: UpdateVersion) -> Self {
+        Self { expected: Expected::Version(version), is_damaged: true, ..Self::ABSENT }
+    }
 
     /// Reads the object of a name.
     ///
@@ -90,7 +97,12 @@ impl Entry {
         if bucket.below("names", path) != Some(&object.name) {
             return Err(damaged(&format!("it is of the name {:?}", object.name)));
         }
-        Ok(Self { expected, image: object.image, pending: object.pending })
+        let transaction = object.pending.as_ref().and_then(|pending| pending.transaction.as_ref());
+        // It becomes a part of a path.
+        if transaction.is_some_and(|id| !is_token(id)) {
+            return Err(damaged("its transaction has no such ID"));
+        }
+        Ok(Self { expected, image: object.image, pending: object.pending, is_damaged: false })
     }
 
     /// The same with the outcome of a transaction that has ended, and what the name stands for now.
@@ -130,15 +142,8 @@ pub(crate) fn path(bucket: &Bucket, name: &str) -> Result<Path> {
     bucket.path(&format!("names/{name}"))
 }
 
-/// The name whose object this is.
-///
-/// # Errors
-/// [`Corrupt`](plyfold_core::ErrorKind::Corrupt) for an object of another tool.
-pub(crate) fn of_path(bucket: &Bucket, path: &Path) -> Result<Reference> {
-    let text = bucket.below("names", path).unwrap_or_default();
-    let name = reference::parse(text).ok().filter(|name| name.whole() == text);
-    name.ok_or_else(|| {
-        let error = Error::corrupt("an object among the names is not one of a name").with_endpoint(bucket);
-        error.with_context("object", path)
-    })
+/// The name whose object this is; `None` for an object of another program.
+pub(crate) fn of_path(bucket: &Bucket, path: &Path) -> Option<Reference> {
+    let text = bucket.below("names", path)?;
+    reference::parse(text).ok().filter(|name| name.whole() == text)
 }

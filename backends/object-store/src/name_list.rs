@@ -37,9 +37,13 @@ pub(crate) async fn page(
         std::future::ready(Ok(is_before))
     });
     let objects = objects.try_filter(|object| std::future::ready(!is_gone(object.size)));
-    let read = objects.map(|object| async {
-        let path = object?.location;
-        let image = read(bucket, &path).await?;
+    let of_names = objects.try_filter_map(|object| {
+        let of = name::of_path(bucket, &object.location);
+        std::future::ready(Ok(of.map(|of| (object.location, of))))
+    });
+    let read = of_names.map(|found| async {
+        let (path, of) = found?;
+        let image = read(bucket, &path, of).await?;
         Ok::<_, plyfold_core::Error>((path, image))
     });
     let mut read = Box::pin(read.buffered(PARALLEL.min(limit.max(1))));
@@ -60,8 +64,7 @@ pub(crate) async fn page(
     Ok(page)
 }
 
-async fn read(bucket: &Bucket, path: &Path) -> Result<Option<Listed>> {
-    let of = name::of_path(bucket, path)?;
+async fn read(bucket: &Bucket, path: &Path, of: Reference) -> Result<Option<Listed>> {
     let entry = Entry::settled(bucket, path).await.map_err(|e| e.with_image(&of))?;
     Ok(entry.image.map(|image| (of, image)))
 }

@@ -18,16 +18,19 @@ use bytes::Bytes;
 use object_store::UpdateVersion;
 use object_store::path::Path;
 use plyfold_core::block_sums::BlockSums;
-use plyfold_core::{ArtifactKey, Digest, Error, Made, Result, digest};
+use plyfold_core::{ArtifactKey, Digest, Error, ErrorKind, Made, Result, digest};
 use serde::{Deserialize, Serialize};
 use std::time::SystemTime;
 
-use crate::bucket::{Bucket, Expected, Read, is_gone, token};
+use crate::bucket::{Bucket, Expected, Read, is_gone, is_token, token};
 
 /// Content of at most so many bytes is in its record.
 pub(crate) const INLINE: u64 = 16 << 10;
 /// The largest record: the checksums of an artifact of 1 TiB, as text, and inline content.
 const LARGEST: u64 = 16 << 20;
+
+/// The largest content: more than a service has for one object. Sums of sizes do not overflow.
+const LARGEST_CONTENT: u64 = 1 << 50;
 
 /// What a record says.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -148,15 +151,19 @@ impl Record {
         if record.data.is_none() {
             record.inline = bytes.slice((end + 1).min(bytes.len())..);
         }
+        if record.size > LARGEST_CONTENT {
+            return None;
+        }
         // It becomes a part of a path.
-        let is_id = |id: &String| id.len() == 32 && id.bytes().all(|c| c.is_ascii_alphanumeric());
-        record.data.as_ref().is_none_or(is_id).then_some(record)
+        record.data.as_ref().is_none_or(|id| is_token(id)).then_some(record)
     }
 }
 
 /// What stands in the place of a record.
 #[derive(Clone, Debug)]
 pub(crate) enum Slot {
+    /// What is no record: it was altered, or another program has put it there. Nothing of it is read, and a writer replaces it.
+    Damaged(UpdateVersion),
     Empty(Expected),
     Held(Box<Found>),
 }
@@ -174,18 +181,26 @@ impl Slot {
     /// Reads what is there.
     ///
     /// # Errors
-    /// [`Corrupt`](plyfold_core::ErrorKind::Corrupt) for what is no record, and those of the service.
+    /// Those of the service.
     pub(crate) async fn read(bucket: &Bucket, path: &Path) -> Result<Self> {
-        let Some(Read { bytes, version, modified }) = bucket.read(path, LARGEST).await? else {
+        let read = match bucket.read(path, LARGEST).await {
+            // It is too long for a record.
+            Err(e) if *e.kind() == ErrorKind::Corrupt => {
+                let found = bucket.look(path).await?;
+                return Ok(found.map_or(Self::Empty(Expected::Absent), |(version, _)| Self::Damaged(version)));
+            }
+            read => read?,
+        };
+        let Some(Read { bytes, version, modified }) = read else {
             return Ok(Self::Empty(Expected::Absent));
         };
         if is_gone(bytes.len() as u64) {
             return Ok(Self::Empty(Expected::Version(version)));
         }
-        let record = Record::parse(&bytes).ok_or_else(|| {
-            Error::corrupt("an object is no record").with_endpoint(bucket).with_context("object", path)
-        })?;
-        Ok(Self::Held(Box::new(Found { record, version, modified })))
+        Ok(match Record::parse(&bytes) {
+            Some(record) => Self::Held(Box::new(Found { record, version, modified })),
+            None => Self::Damaged(version),
+        })
     }
 
     /// The record, if there is content, condemned or not.
@@ -219,10 +234,17 @@ pub(crate) fn data(bucket: &Bucket, record: &Path, id: &str) -> Result<Path> {
     bucket.path(&below.ok_or_else(|| Error::config(format!("{record} is no record")))?)
 }
 
-/// The path of the record that content stands beside, and the name of that content.
+/// The path of the record that content stands beside, and the name of that content; `None` for an object of another program.
 pub(crate) fn of_data<'a>(bucket: &Bucket, data: &'a Path) -> Option<(Path, &'a str)> {
     let (record, id) = bucket.below("data", data)?.rsplit_once('/')?;
-    Some((bucket.path(record).ok()?, id))
+    let record = bucket.path(record).ok().filter(|record| is_record(bucket, record))?;
+    is_token(id).then_some((record, id))
+}
+
+/// Whether a record can stand here.
+pub(crate) fn is_record(bucket: &Bucket, path: &Path) -> bool {
+    let is_artifact = |name: &str| name.len() == 64 && name.bytes().all(|c| c.is_ascii_hexdigit());
+    digest_of(bucket, path).is_some() || bucket.below("artifacts", path).is_some_and(is_artifact)
 }
 
 /// The digest whose record stands here.

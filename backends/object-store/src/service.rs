@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
@@ -10,21 +11,58 @@ use object_store::client::SpawnedReqwestConnector;
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreScheme};
+use object_store::{BackoffConfig, ClientConfigKey, ObjectStore, ObjectStoreScheme, RetryConfig};
 use plyfold_core::{Error, OptionFault, Result};
 use serde_json::Value;
 use url::Url;
 
 use crate::background;
 use crate::bucket::Bucket;
-use crate::error::failed;
+use crate::config::Config;
 use crate::files::Files;
 
 /// The objects of `memory:` of this process.
 static MEMORY: LazyLock<Arc<InMemory>> = LazyLock::new(Arc::default);
 
+/// The longest wait for the first byte of an answer, and for each next one: a request is sent again then, where that is safe.
+/// What takes long as a whole and goes on is not interrupted: a large blob over a slow network.
+const STALL: &str = "20 seconds";
+/// What stands for no limit of a whole request.
+const UNLIMITED: &str = "1 day";
+
+/// The longest time in which a request is sent again: with [`STALL`], an operation ends within a minute when nothing answers.
+const RETRIES: Duration = Duration::from_secs(30);
+
+/// How a request that fails is sent again: no longer than a right lasts, which is lost then.
+fn retry(expiry: Duration) -> RetryConfig {
+    let backoff = BackoffConfig {
+        init_backoff: Duration::from_millis(100),
+        max_backoff: Duration::from_secs(5),
+        base: 2.0,
+    };
+    RetryConfig { backoff, max_retries: 24, retry_timeout: expiry.min(RETRIES) }
+}
+
+/// A store by the builder of its service: the environment, what is set here, and the options, each before the next.
+macro_rules! connected {
+    ($builder:ty, $key:ty, $uri:ident, $config:ident) => {{
+        let connector = SpawnedReqwestConnector::new(background::handle()?);
+        let mut builder = <$builder>::from_env().with_url($uri).with_http_connector(connector);
+        builder = builder.with_retry(retry($config.expiry()));
+        for (key, value) in [(ClientConfigKey::ReadTimeout, STALL), (ClientConfigKey::Timeout, UNLIMITED)] {
+            builder = builder.with_config(<$key>::Client(key), value);
+        }
+        for (key, value) in known::<$key>(&$config.service)? {
+            builder = builder.with_config(key, value);
+        }
+        // No request is made: what is wrong is an option, or a variable of the environment.
+        let wrong = |e| Error::config("opening a bucket").with_endpoint($uri).with_source(e);
+        Arc::new(builder.build().map_err(wrong)?)
+    }};
+}
+
 /// The bucket of a URI. No request is made.
-pub(crate) fn open(uri: &str, options: &BTreeMap<String, Value>) -> Result<Bucket> {
+pub(crate) fn open(uri: &str, config: &Config) -> Result<Bucket> {
     let invalid = |why: &str| {
         let error = Error::config(format!("invalid URI of a cache in object storage: {why}"));
         error.with_hint(
@@ -41,34 +79,18 @@ pub(crate) fn open(uri: &str, options: &BTreeMap<String, Value>) -> Result<Bucke
     }
     let (scheme, prefix) =
         ObjectStoreScheme::parse(&url).map_err(|e| invalid("it is of no known service").with_source(e))?;
-    let connector = || Ok::<_, Error>(SpawnedReqwestConnector::new(background::handle()?));
-    let at = |e| failed(e, "opening a bucket", uri);
     let store: Arc<dyn ObjectStore> = match scheme {
         ObjectStoreScheme::AmazonS3 => {
-            let mut builder = AmazonS3Builder::from_env().with_url(uri).with_http_connector(connector()?);
-            for (key, value) in known::<AmazonS3ConfigKey>(options)? {
-                builder = builder.with_config(key, value);
-            }
-            Arc::new(builder.build().map_err(at)?)
+            connected!(AmazonS3Builder, AmazonS3ConfigKey, uri, config)
         }
         ObjectStoreScheme::GoogleCloudStorage => {
-            let mut builder =
-                GoogleCloudStorageBuilder::from_env().with_url(uri).with_http_connector(connector()?);
-            for (key, value) in known::<GoogleConfigKey>(options)? {
-                builder = builder.with_config(key, value);
-            }
-            Arc::new(builder.build().map_err(at)?)
+            connected!(GoogleCloudStorageBuilder, GoogleConfigKey, uri, config)
         }
         ObjectStoreScheme::MicrosoftAzure => {
-            let mut builder =
-                MicrosoftAzureBuilder::from_env().with_url(uri).with_http_connector(connector()?);
-            for (key, value) in known::<AzureConfigKey>(options)? {
-                builder = builder.with_config(key, value);
-            }
-            Arc::new(builder.build().map_err(at)?)
+            connected!(MicrosoftAzureBuilder, AzureConfigKey, uri, config)
         }
         ObjectStoreScheme::Local => {
-            none(options)?;
+            none(&config.service)?;
             if !uri.starts_with("file:///") {
                 // What is relative to no folder is not taken as an absolute path.
                 return Err(invalid("it names no folder by its whole path"));
@@ -78,7 +100,7 @@ pub(crate) fn open(uri: &str, options: &BTreeMap<String, Value>) -> Result<Bucke
             return Ok(Bucket::new(Arc::new(Files::new(&folder)), &Path::default(), &uri));
         }
         ObjectStoreScheme::Memory => {
-            none(options)?;
+            none(&config.service)?;
             MEMORY.clone()
         }
         _ => return Err(invalid("it is of no service that keeps objects")),

@@ -6,8 +6,8 @@ use std::path::Path as FilePath;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use object_store::ObjectStoreExt as _;
 use object_store::path::Path;
-use object_store::{Error as StoreError, ObjectStoreExt as _};
 use plyfold_core::block_sums::{BLOCK, BlockSums, Checksum};
 use plyfold_core::{ArtifactHandle, ArtifactKey, Error, Made, Result};
 
@@ -71,13 +71,7 @@ impl StoredArtifact {
 
     /// The size of its content, if that is there.
     pub(crate) async fn stored_size(&self) -> Result<Option<u64>> {
-        match self.0.bucket.store().head(&self.0.data).await {
-            Ok(found) => Ok(Some(found.size)),
-            Err(StoreError::NotFound { .. }) => Ok(None),
-            Err(e) => {
-                Err(self.0.bucket.failed(e, "looking for an artifact").with_context("object", &self.0.data))
-            }
-        }
+        Ok(self.0.bucket.look(&self.0.data).await?.map(|(_, size)| size))
     }
 
     fn block(&self, block: u64) -> Result<Bytes> {

@@ -2,9 +2,9 @@
 
 use futures_util::TryStreamExt as _;
 use object_store::ObjectMeta;
-use plyfold_core::{Reference, Result};
+use plyfold_core::{ErrorKind, Reference, Result};
 
-use crate::bucket::gone;
+use crate::bucket::{gone, is_token};
 use crate::fold;
 use crate::holdings::{Census, HeldRecord};
 use crate::name;
@@ -42,12 +42,31 @@ pub(crate) async fn remains(shared: &Shared, census: &Census) -> Result<u64> {
         // A record that was read before may have changed to this content, but never back to it.
         let Some((path, id)) = record::of_data(&shared.bucket, data) else { continue };
         let slot = Slot::read(&shared.bucket, &path).await?;
-        if !matches!(&slot, Slot::Held(found) if found.record.data.as_deref() == Some(id)) {
+        let may_be_named = match &slot {
+            Slot::Damaged(_) => true,
+            Slot::Empty(_) => false,
+            Slot::Held(found) => found.record.data.as_deref() == Some(id),
+        };
+        if !may_be_named {
             shared.bucket.delete(data).await?;
             removed += 1;
         }
     }
-    Ok(removed + transactions(shared, census).await?)
+    Ok(removed + probes(shared, census).await? + transactions(shared, census).await?)
+}
+
+/// Removes what is left of questions to the service: a put of one may have arrived after it was removed.
+async fn probes(shared: &Shared, census: &Census) -> Result<u64> {
+    let (bucket, mut removed) = (&shared.bucket, 0);
+    let mut objects = bucket.list("probes", None)?;
+    while let Some(ObjectMeta { location, last_modified, .. }) = objects.try_next().await? {
+        let age = census.now.duration_since(last_modified.into()).unwrap_or_default();
+        if age > shared.expiry * 2 && bucket.below("probes", &location).is_some_and(is_token) {
+            bucket.delete(&location).await?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
 }
 
 /// Ends transactions whose writer is gone, and removes those that have ended.
@@ -56,11 +75,15 @@ async fn transactions(shared: &Shared, census: &Census) -> Result<u64> {
     let mut objects = bucket.list("transactions", None)?;
     while let Some(ObjectMeta { location, last_modified, .. }) = objects.try_next().await? {
         let age = census.now.duration_since(last_modified.into()).unwrap_or_default();
-        let Some(id) = bucket.below("transactions", &location) else { continue };
-        if age <= shared.expiry * 2 {
-            continue;
-        }
-        let Some((object, version)) = transaction::read(bucket, &location).await? else { continue };
+        let id = bucket.below("transactions", &location).filter(|id| is_token(id));
+        let Some(id) = id.filter(|_| age > shared.expiry * 2) else { continue };
+        let (object, version) = match transaction::read(bucket, &location).await {
+            Ok(Some(found)) => found,
+            Ok(None) => continue,
+            // It decides for no name that can be read.
+            Err(e) if *e.kind() == ErrorKind::Corrupt => continue,
+            Err(e) => return Err(e),
+        };
         if object.state == Outcome::Pending {
             transaction::abort(bucket, &location, (&object, &version)).await?;
         }

@@ -47,8 +47,7 @@ pub(crate) fn path_of(bucket: &Bucket, id: &str) -> Result<Path> {
 pub(crate) async fn read(bucket: &Bucket, path: &Path) -> Result<Option<(TransactionObject, UpdateVersion)>> {
     let Some(Read { bytes, version, .. }) = bucket.read(path, LARGEST).await? else { return Ok(None) };
     let object = serde_json::from_slice(&bytes).map_err(|e| {
-        let error = Error::corrupt("an object is no transaction").with_endpoint(bucket);
-        error.with_context("object", path).with_source(e)
+        bucket.damaged("an object is no transaction").with_context("object", path).with_source(e)
     })?;
     Ok(Some((object, version)))
 }

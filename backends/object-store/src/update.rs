@@ -86,7 +86,7 @@ async fn one(shared: &Shared, changes: &[NameChange], (text, own): (&str, &[&Nam
     loop {
         let entry = free_entry(bucket, &path, text, own, &mut watch).await?;
         let image = changed(entry.image.as_ref(), own)?;
-        if image == entry.image && !needs_content {
+        if image == entry.image && !needs_content && !entry.is_damaged {
             return Ok(());
         }
         let mut expected = entry.expected.clone();
@@ -152,11 +152,8 @@ async fn free_entry(
 async fn replaced(bucket: &Bucket, path: &Path, own: &[&NameChange], error: Error) -> Result<Entry> {
     let first = own.first();
     let is_known = first.is_some_and(|first| matches!(first, NameChange::Set(..) | NameChange::Remove(_)));
-    match bucket.read(path, u64::MAX).await? {
-        Some(found) if is_known => {
-            let expected = Expected::Version(found.version);
-            Ok(Entry { expected, image: None, pending: None })
-        }
+    match bucket.look(path).await? {
+        Some((version, _)) if is_known => Ok(Entry::damaged(version)),
         _ => Err(error),
     }
 }

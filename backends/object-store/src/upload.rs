@@ -81,14 +81,22 @@ impl Upload {
             let put = self.bucket.store().put(&self.path, content.into()).await;
             return put.map(drop).map_err(|e| self.failed(e));
         }
+        let size = self.parts * self.part as u64 + self.filling.len() as u64;
         if !self.filling.is_empty() {
             self.send().await?;
         }
         self.sent().await?;
         let Some(mut upload) = self.sent.take() else { return Ok(()) };
         self.is_finished = true;
-        let completed = upload.complete().await;
-        completed.map(drop).map_err(|e| self.failed(e))
+        let error = match upload.complete().await {
+            Ok(_) => return Ok(()),
+            Err(e) => self.failed(e),
+        };
+        // The answer may have been lost: an upload that is complete is not known any more when the request is sent again.
+        match self.bucket.look(&self.path).await {
+            Ok(Some((_, found))) if found == size => Ok(()),
+            _ => Err(error),
+        }
     }
 
     /// Sends the part that was filled, when the one before has arrived.
@@ -122,7 +130,17 @@ impl Upload {
     }
 
     fn failed(&self, error: object_store::Error) -> Error {
-        self.bucket.failed(error, "writing content").with_context("object", &self.path)
+        let failed = self.bucket.failed(error, "writing content").with_context("object", &self.path);
+        match failed.kind() {
+            // Not the content that is to be stored: the upload, which the service has given up.
+            ErrorKind::NotFound if failed.hint().is_none() => {
+                Error::new(ErrorKind::Unavailable, "the service has given up an upload")
+                    .with_endpoint(&self.bucket)
+                    .with_context("object", &self.path)
+                    .with_source(failed)
+            }
+            _ => failed,
+        }
     }
 }
 

@@ -3,13 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use bytes::Bytes;
-use plyfold_core::{
-    Blob, BlobRange, CacheProvider, CacheProviderExt as _, Collect, Descriptor, Ingest, NameChange,
-    Reference, Result, Verify, digest, reference,
-};
+use plyfold_core::{CacheProvider as _, CacheProviderExt as _, Collect, Ingest, NameChange, Verify};
 use plyfold_object_store::ObjectStoreCache;
 
+use crate::content::{blob, name, names, put};
 use crate::medium::Medium;
 use crate::wrapped::{Fault, Wrapped};
 
@@ -26,25 +23,6 @@ async fn dying(medium: &Medium, writes: usize) -> Option<ObjectStoreCache> {
     let store = Wrapped::around(medium.store.clone(), fault);
     let dying = Medium { store, ..medium.clone() };
     dying.cache().await.ok()
-}
-
-fn name(text: &str) -> Reference {
-    reference::parse(text).unwrap()
-}
-
-fn blob(content: &[u8]) -> Descriptor {
-    Descriptor::new("application/octet-stream".into(), content.len() as u64, digest::sha256(content))
-}
-
-async fn put(cache: &ObjectStoreCache, content: &[u8]) -> Result<Descriptor> {
-    let wanted = blob(content);
-    cache.put(Blob::from_bytes(&wanted, BlobRange::FULL, &Bytes::copy_from_slice(content))?).await?;
-    Ok(wanted)
-}
-
-async fn names(cache: &ObjectStoreCache) -> Vec<(String, String)> {
-    let listed = cache.list().await.unwrap();
-    listed.into_iter().map(|(name, image)| (name.whole(), image.digest().to_string())).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,11 +2,20 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a failure is the test's failure")]
 
+mod clocks;
+mod content;
+mod corrupt;
 mod dying;
 mod entries;
 mod folder;
+mod foreign;
+mod front;
+mod many;
 mod medium;
 mod memory;
 mod mutants;
+mod network;
 mod objects;
+mod processes;
+mod refused;
 mod wrapped;

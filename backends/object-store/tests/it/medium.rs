@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use plyfold_conformance::{CacheMedium, CacheUnderTest};
-use plyfold_core::{ArtifactKey, CacheProvider, Digest, Result};
+use plyfold_core::{ArtifactKey, CacheProvider, Descriptor, Digest, Result};
 use plyfold_object_store::{Config, ObjectStoreCache};
 
 use crate::objects::{Objects, PREFIX};
@@ -34,8 +35,18 @@ impl Medium {
         CacheUnderTest::new(Box::new(self.cache().await.unwrap()), self)
     }
 
-    fn raw(&self) -> Objects {
+    pub(crate) fn raw(&self) -> Objects {
         Objects::Bucket(self.store.clone())
+    }
+
+    /// What nothing finished leaves.
+    pub(crate) fn left(&self) -> Vec<String> {
+        self.raw().leftovers()
+    }
+
+    /// The record of a blob.
+    pub(crate) fn record_of(&self, blob: &Descriptor) -> Option<Bytes> {
+        self.raw().read(&format!("blobs/{}/{}", blob.digest().algorithm(), blob.digest().digest()))
     }
 
     /// All objects, with their sizes.

@@ -1,5 +1,7 @@
 //! Services that keep no promise: the suite finds them, and a service without conditions is refused.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -62,4 +64,29 @@ async fn a_service_without_conditions_is_read_from() {
     writer.write(b"blob"[..].into()).await.unwrap();
     writer.commit().await.unwrap();
     assert_eq!(cache.stat(blob.digest()).await.unwrap(), Some(4), "what others store is read");
+}
+
+/// The holder of a right ends; whether the next one gets it in the time of a lease, and twice that for looks.
+async fn is_succeeded(mut medium: Medium, lease_seconds: u64) -> bool {
+    let cache = medium.cache().await.unwrap();
+    let died = Wrapped::around(medium.store.clone(), Fault::DiesAfter(Arc::new(AtomicUsize::new(1))));
+    let dying = Medium { store: died, ..medium.clone() }.cache().await.unwrap();
+    let blob = Descriptor::new("application/octet-stream".into(), 4, digest::sha256(b"blob"));
+    drop(dying.ingest(&blob).await);
+    dying.settle().await;
+    medium.config.lease_seconds = lease_seconds;
+    let next = medium.cache().await.unwrap();
+    drop(cache);
+    tokio::time::timeout(Duration::from_secs(3), next.ingest(&blob)).await.is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_never_expires_is_found() {
+    let medium = || {
+        let mut medium = Medium::memory();
+        medium.config.lease_seconds = 1;
+        medium
+    };
+    assert!(is_succeeded(medium(), 1).await, "the next writer takes over");
+    assert!(!is_succeeded(medium(), 1 << 40).await, "nothing finds it");
 }

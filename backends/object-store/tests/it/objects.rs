@@ -24,7 +24,8 @@ pub(crate) enum Objects {
 }
 
 impl Objects {
-    fn read(&self, below: &str) -> Option<Bytes> {
+    /// An object.
+    pub(crate) fn read(&self, below: &str) -> Option<Bytes> {
         match self {
             Self::Bucket(store) => {
                 let (store, path) = (store.clone(), path(below));
@@ -34,7 +35,8 @@ impl Objects {
         }
     }
 
-    fn write(&self, below: &str, content: Bytes) {
+    /// Puts an object.
+    pub(crate) fn write(&self, below: &str, content: Bytes) {
         match self {
             Self::Bucket(store) => {
                 let (store, path) = (store.clone(), path(below));
@@ -59,7 +61,7 @@ impl Objects {
     }
 
     /// The first line of a record.
-    fn record(&self, below: &str) -> Option<Value> {
+    pub(crate) fn record(&self, below: &str) -> Option<Value> {
         serde_json::from_slice(self.read(below)?.split(|byte| *byte == b'\n').next()?).ok()
     }
 
