@@ -63,7 +63,7 @@ pub(crate) struct Entry {
     pub(crate) expected: Expected,
     pub(crate) image: Option<Image>,
     pub(crate) pending: Option<Pending>,
-    /// It is none, and a change replaces it.
+    /// It is not the object of a name, and a change replaces it.
     pub(crate) is_damaged: bool,
 }
 

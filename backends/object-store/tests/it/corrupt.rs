@@ -86,7 +86,7 @@ async fn a_record_of_a_blob() {
 
 /// By a writer that was not told of the damage.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_record_that_is_none_is_replaced() {
+async fn a_damaged_record_is_replaced() {
     let (medium, cache) = filled().await;
     let image = put(&cache, b"content of a blob").await.unwrap();
     let path = format!("blobs/{}/{}", image.digest().algorithm(), image.digest().digest());

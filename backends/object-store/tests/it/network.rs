@@ -61,6 +61,7 @@ async fn one_failure_is_no_failure() {
             let medium = Medium::memory();
             let service = Front::of(medium.memory.as_ref().unwrap());
             let cache = service.cache().await.unwrap();
+            commit(make(&cache, b"artifact").await).await.unwrap();
             // The number of requests of a round is not known before; so the fault moves on until a round has none.
             for at in 0.. {
                 let (count, fault) = (AtomicUsize::new(0), fault.clone());
@@ -99,6 +100,8 @@ async fn round(cache: &ObjectStoreCache, number: usize) {
     ];
     cache.update(&changes).await.unwrap();
     cache.verify_blob(&large).await.unwrap();
+    let artifact = cache.find_artifact(&artifact_key()).await.unwrap().unwrap();
+    assert_eq!(read(artifact).await.unwrap(), b"artifact");
     let found = cache.find_descriptor(&name("a.example/b:1")).await.unwrap();
     assert_eq!(found.map(|found| found.digest().clone()), Some(small.digest().clone()));
     cache.update(&[NameChange::Remove(name("a.example/b:1"))]).await.unwrap();
