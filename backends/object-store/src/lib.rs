@@ -42,7 +42,7 @@
 //! collection.
 //!
 //! What another program writes under the prefix has no name of these, is passed over and stays. An object that has one and
-//! was altered is told as damage where it says what is needed (a name), and is replaced by the next writer.
+//! was altered is reported as damage where it says what is needed (a name), and is replaced by the next writer.
 //!
 //! # Writing content
 //! A record goes from absent or gone to `writing` with a new ID, and from there to `live`. The record is the lock: its

@@ -74,7 +74,7 @@ impl Reading {
             }
             match get(&self.bucket, &self.path, Some(self.at..self.end), self.e_tag.clone()).await {
                 Ok(found) => self.content = found.into_stream(),
-                // It is asked for again, or the error is told.
+                // It is asked for again, or the error is returned.
                 Err(e) => self.content = stream::iter([Err(e)]).boxed(),
             }
         }

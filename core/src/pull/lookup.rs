@@ -25,6 +25,14 @@ pub(super) struct Found {
     pub(super) is_away: bool,
 }
 
+/// What comes of the wait for another pull of the same image.
+pub(super) enum Turn {
+    /// The image, which the other has pulled.
+    Found(Box<Found>),
+    /// The right to pull it.
+    Right(Lease),
+}
+
 impl Engine<'_> {
     /// Whether the backend has to agree before the cache answers.
     pub(super) fn confirms(&self) -> bool {
@@ -152,14 +160,32 @@ impl Engine<'_> {
         Ok(was_damaged)
     }
 
-    /// Waits while another task or process pulls the same image, at most [`LIMIT`].
-    pub(super) async fn single_flight(&self) -> Result<Lease> {
+    /// Waits while another task or process pulls the same image, at most [`LIMIT`]. What it has pulled is found without the right,
+    /// so those who wait for it do not follow one after the other.
+    pub(super) async fn turn(&self) -> Result<Turn> {
         /// When many pulls of one image fail slowly, they must not fail one after the other. After this time a pull
         /// goes on: documents are then fetched twice, blobs are not.
         const LIMIT: Duration = Duration::from_secs(300);
+        /// The time between two looks.
+        const LOOK: Duration = Duration::from_secs(1);
         let work = format!("pull {} {}", self.name.whole(), self.options.platform);
-        let turn = self.telling(self.name.whole(), self.cache.single_flight(&work));
-        tokio::time::timeout(LIMIT, turn).await.unwrap_or_else(|_| Ok(Lease::none()))
+        let turn = async {
+            let mut right = self.cache.single_flight(&work);
+            loop {
+                match tokio::time::timeout(LOOK, &mut right).await {
+                    Ok(right) => return right.map(Turn::Right),
+                    // A look would ask the backend each time.
+                    Err(_) if self.confirms() => {}
+                    Err(_) => {
+                        if let Some(found) = self.look().await? {
+                            return Ok(Turn::Found(Box::new(found)));
+                        }
+                    }
+                }
+            }
+        };
+        let turn = tokio::time::timeout(LIMIT, self.telling(self.name.whole(), turn)).await;
+        turn.unwrap_or_else(|_| Ok(Turn::Right(Lease::none())))
     }
 
     /// Waits for another task or process, and sends [`Event::Waiting`] when it takes long.

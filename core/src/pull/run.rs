@@ -13,7 +13,7 @@ use crate::worker::Workers;
 use crate::{Blob, BlobRange, Descriptor, Digest, Error, ErrorKind, Reference, Result};
 
 use super::engine::{Engine, cache_name};
-use super::lookup::{Found, blobs, config_of};
+use super::lookup::{Found, Turn, blobs, config_of};
 use super::options::{PullNaming, PullOptions, PullPolicy, PullResult, PulledLayer};
 
 /// Brings an image into a cache.
@@ -98,10 +98,13 @@ impl Engine<'_> {
                 Some(here) => self.look_at(&here).await?,
                 None => None,
             },
-            PullPolicy::IfMissing => {
-                turn = Some(self.single_flight().await?);
-                self.look().await?
-            }
+            PullPolicy::IfMissing => match self.turn().await? {
+                Turn::Found(found) => Some(*found),
+                Turn::Right(right) => {
+                    turn = Some(right);
+                    self.look().await?
+                }
+            },
         };
         match found {
             Some(found) => {

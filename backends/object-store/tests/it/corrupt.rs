@@ -1,4 +1,4 @@
-//! Objects that were altered, truncated or replaced in the bucket: each is told, and none is handed out.
+//! Objects that were altered, truncated or replaced in the bucket: each is reported, and none is handed out.
 
 use bytes::Bytes;
 use plyfold_core::{
@@ -152,7 +152,7 @@ async fn a_name() {
                     (&ErrorKind::Corrupt, true),
                     "{e:?} of {altered:?}"
                 );
-                // Nothing is removed that the name may need, and the other names are told.
+                // Nothing is removed that the name may need, and the other names are listed.
                 for e in [cache.list().await.map(drop), cache.collect(&Collect::default()).await.map(drop)] {
                     assert_eq!(*e.unwrap_err().kind(), ErrorKind::Corrupt);
                 }

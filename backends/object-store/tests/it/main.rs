@@ -15,6 +15,7 @@ mod medium;
 mod memory;
 mod mutants;
 mod network;
+mod nodes;
 mod objects;
 mod processes;
 mod refused;

@@ -17,6 +17,8 @@ use object_store::{
 /// What is wrong with the service.
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
+    /// Nothing: requests are counted.
+    Counts(Arc<AtomicUsize>),
     /// Its machine stops after so many writes, and never goes on.
     DiesAfter(Arc<AtomicUsize>),
     /// It replaces objects whatever the condition.
@@ -39,14 +41,22 @@ impl Wrapped {
         Arc::new(Self { inner, fault })
     }
 
+    fn count(&self) {
+        if let Fault::Counts(requests) = &self.fault {
+            requests.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
     /// One more write.
     fn write(&self) -> Result<()> {
+        self.count();
         let Fault::DiesAfter(left) = &self.fault else { return Ok(()) };
         let lived = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
         lived.map(drop).map_err(|_| dead())
     }
 
     fn read(&self) -> Result<()> {
+        self.count();
         match &self.fault {
             Fault::DiesAfter(left) if left.load(Ordering::SeqCst) == 0 => Err(dead()),
             _ => Ok(()),
@@ -57,6 +67,7 @@ impl Wrapped {
         &self,
         objects: BoxStream<'static, Result<ObjectMeta>>,
     ) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.count();
         match self.fault {
             Fault::ListsLate(by) => {
                 let is_old = move |object: &ObjectMeta| {
