@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -242,6 +243,36 @@ pub trait ArtifactHandle: DynClone + fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// What the file system or the network reports.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Reads a range in order: `each` gets its bytes, piece by piece, of at most 256 KiB. Where content is asked for over a
+    /// network, one request is made for all of the range. Pieces are handed out as they come, and damage may be found behind
+    /// them: what was made of them is dropped with any error.
+    ///
+    /// # Contract
+    /// C 207 `an_artifact_is_read_at_any_offset`.
+    ///
+    /// # Errors
+    /// Those of `each`, and as [`read_at`](Self::read_at); [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) when the file
+    /// ends before the range does.
+    fn read_range(&self, range: Range<u64>, each: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        const PIECE: u64 = 256 << 10;
+        let mut at = range.start;
+        let mut buffer =
+            vec![0; usize::try_from(PIECE.min(range.end.saturating_sub(at))).unwrap_or_default()];
+        while at < range.end {
+            let wanted = buffer.len().min(usize::try_from(range.end - at).unwrap_or(usize::MAX));
+            match self.read_at(at, &mut buffer[..wanted]) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => {
+                    each(buffer.get(..count).ok_or(io::ErrorKind::InvalidData)?)?;
+                    at += count as u64;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
 }
 
 dyn_clone::clone_trait_object!(ArtifactHandle);
@@ -369,17 +400,14 @@ impl ArtifactReader {
     ///
     /// # Errors
     /// As [`copy_to`](Self::copy_to).
-    pub fn copy_some(&mut self, most: u64, mut out: &mut dyn Output) -> Result<()> {
+    pub fn copy_some(&mut self, most: u64, out: &mut dyn Output) -> Result<()> {
         let (from, size) = (self.position, self.artifact.size());
         let length = size.saturating_sub(from).min(most);
         let copied = match &self.own {
             Some((own, start)) => {
                 own.file().and_then(|file| out.copy_range(file, start.saturating_add(from), length))
             }
-            None => match io::copy(&mut io::Read::take(&mut *self, length), &mut out) {
-                Ok(copied) if copied < length => Err(io::ErrorKind::UnexpectedEof.into()),
-                copied => copied.map(drop),
-            },
+            None => self.artifact.read_range(from..from + length, &mut |piece| out.write_all(piece)),
         };
         self.position = from + length;
         copied.map_err(|e| {

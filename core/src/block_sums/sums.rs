@@ -5,9 +5,8 @@ use std::ops::Range;
 
 use super::blocks::Blocks;
 use super::checksum::Checksum;
-use super::segments::{BLOCK, Segments, blocks_of, sum_of};
+use super::segments::{BLOCK, Segments, blocks_of, of_zeros};
 use crate::digest::read_all;
-use crate::xxh3::Xxh3;
 
 /// The checksums of a file's blocks. Blocks of zeros take no memory and, in a row, 16 bytes as [bytes](Self::to_bytes); every other
 /// one takes 8 bytes.
@@ -77,11 +76,43 @@ impl BlockSums {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn is_block(&self, block: u64, bytes: &[u8]) -> bool {
+        let mut alone = SumsInOrder::default();
+        alone.update(bytes);
+        self.has_block(block, &alone.finish())
+    }
+
+    /// Whether these are the checksums of all bytes of a block, the first one being 0: for bytes that come in pieces.
+    ///
+    /// ```
+    /// use plyfold_core::block_sums::{BlockSums, SumsInOrder};
+    ///
+    /// let sums = BlockSums::read_all(&b"content"[..])?;
+    /// let mut block = SumsInOrder::default();
+    /// for piece in [b"con", &b"tent"[..]] {
+    ///     block.update(piece);
+    /// }
+    /// assert!(sums.has_block(0, &block.finish()));
+    /// assert!(!sums.has_block(0, &SumsInOrder::default().finish()));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn has_block(&self, block: u64, alone: &Self) -> bool {
         let length = block.checked_mul(BLOCK).and_then(|start| self.size.checked_sub(start));
-        let is_length = length.is_some_and(|left| left > 0 && bytes.len() as u64 == left.min(BLOCK));
-        let mut xxh3 = Xxh3::default();
-        xxh3.update(bytes);
-        is_length && sum_of(&xxh3) == self.of_block(block)
+        length.is_some_and(|left| left > 0 && alone.size == left.min(BLOCK))
+            && alone.of_block(0) == self.of_block(block)
+    }
+
+    /// Whether a block has zeros alone, the first one being 0: its bytes need not be read then.
+    ///
+    /// ```
+    /// use plyfold_core::block_sums::BlockSums;
+    ///
+    /// assert!(BlockSums::read_all(&[0; 7][..])?.is_zeros(0));
+    /// assert!(!BlockSums::read_all(&b"content"[..])?.is_zeros(0));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn is_zeros(&self, block: u64) -> bool {
+        let start = block.saturating_mul(BLOCK);
+        start < self.size && self.of_block(block) == of_zeros(BLOCK.min(self.size - start))
     }
 
     /// The checksum of a block.

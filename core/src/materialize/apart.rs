@@ -1,6 +1,7 @@
 //! Hash trees that are behind their images in a cache, as files of their own.
 
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 
 use super::work::MadeFile;
@@ -80,6 +81,12 @@ impl ArtifactHandle for ArtifactPart {
         let left = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX);
         let wanted = buffer.len().min(left);
         self.whole.read_at(self.from.saturating_add(offset), &mut buffer[..wanted])
+    }
+
+    fn read_range(&self, range: Range<u64>, each: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        let place = |offset: u64| self.from.saturating_add(offset.min(self.size));
+        self.whole.read_range(place(range.start)..place(range.end), each)?;
+        if range.end > self.size { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Artifacts: taken from the far tier, or made here and stored in both.
 
-use std::io::{self, SeekFrom};
+use std::io::SeekFrom;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -15,11 +15,11 @@ use crate::{
 use super::far::Far;
 use super::tiers::Tiered;
 
-/// Bytes that are copied at once.
-const PIECE: u64 = 1 << 20;
+/// Bytes that are asked for at once.
+const SPAN: u64 = 16 << 20;
 
-/// Pieces that are read at the same time: each waits for the network.
-const PARALLEL: usize = 8;
+/// Spans that are read at the same time: each waits for the network.
+const PARALLEL: u64 = 4;
 
 impl Tiered {
     /// The artifact of the near tier, a copy of the far one's, or the right to make it in both.
@@ -98,33 +98,39 @@ impl ArtifactWriter for TierArtifact {
     }
 }
 
-/// Copies an artifact, several pieces of it at a time. Zeros are left out, as holes.
+/// Copies an artifact, several spans of it at a time. Zeros are left out, as holes.
 fn copy(from: &dyn ArtifactHandle, to: &mut dyn Output, stop: &Stop) -> Result<()> {
     let writing = |e| Error::io("writing an artifact", e);
     let size = from.size();
     to.set_len(size).map_err(writing)?;
     let (next, to, failed) = (AtomicU64::new(0), Mutex::new(to), Mutex::new(None));
     let work = || -> Result<()> {
-        let mut piece = vec![0; usize::try_from(size.min(PIECE)).unwrap_or_default()];
         loop {
-            let at = next.fetch_add(PIECE, Ordering::Relaxed);
-            if at >= size || failed.lock().is_ok_and(|failed| failed.is_some()) {
+            let start = next.fetch_add(SPAN, Ordering::Relaxed);
+            if start >= size {
                 return Ok(());
             }
-            stop.check()?;
-            let length = usize::try_from((size - at).min(PIECE)).unwrap_or(piece.len());
-            let piece = &mut piece[..length];
-            fill(from, at, piece).map_err(|e| Error::io("reading an artifact", e))?;
-            if is_zero(piece) {
-                continue;
-            }
-            let broken = || Error::new(ErrorKind::Internal, "another thread has panicked");
-            let mut to = to.lock().map_err(|_| broken())?;
-            to.seek(SeekFrom::Start(at)).and_then(|_| to.write_all(piece)).map_err(writing)?;
+            let mut at = start;
+            let mut write = |piece: &[u8]| -> Result<()> {
+                stop.check()?;
+                if failed.lock().is_ok_and(|failed| failed.is_some()) {
+                    return Err(Error::new(ErrorKind::Cancelled, "another span has failed"));
+                }
+                if !is_zero(piece) {
+                    let broken = |_| Error::new(ErrorKind::Internal, "another thread has panicked");
+                    let mut to = to.lock().map_err(broken)?;
+                    to.seek(SeekFrom::Start(at)).and_then(|_| to.write_all(piece)).map_err(writing)?;
+                }
+                at += piece.len() as u64;
+                Ok(())
+            };
+            let span = start..size.min(start.saturating_add(SPAN));
+            let read = from.read_range(span, &mut |piece| Ok(write(piece)?));
+            read.map_err(|e| Error::io("reading an artifact", e))?;
         }
     };
     thread::scope(|scope| {
-        for _ in 0..PARALLEL.min(usize::try_from(size / PIECE).unwrap_or(PARALLEL) + 1) {
+        for _ in 0..size.div_ceil(SPAN).min(PARALLEL) {
             scope.spawn(|| {
                 if let (Err(e), Ok(mut failed)) = (work(), failed.lock()) {
                     failed.get_or_insert(e);
@@ -133,20 +139,4 @@ fn copy(from: &dyn ArtifactHandle, to: &mut dyn Output, stop: &Stop) -> Result<(
         }
     });
     failed.into_inner().ok().flatten().map_or(Ok(()), Err)
-}
-
-/// Reads as many bytes as there is room for.
-fn fill(from: &dyn ArtifactHandle, mut at: u64, mut piece: &mut [u8]) -> io::Result<()> {
-    while !piece.is_empty() {
-        match from.read_at(at, piece) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(count) => {
-                at += count as u64;
-                piece = piece.get_mut(count..).ok_or(io::ErrorKind::InvalidData)?;
-            }
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(())
 }

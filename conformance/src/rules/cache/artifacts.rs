@@ -188,6 +188,16 @@ async fn an_artifact_is_read_at_any_offset(fixture: &dyn CacheFixture) {
             }
             let expected = CONTENT.get(offset as usize..).unwrap_or_default();
             assert_eq!(rest, expected, "from byte {offset}");
+            let (range, mut whole) = (offset.min(size)..size, Vec::new());
+            let read = artifact.read_range(range, &mut |piece| {
+                whole.extend_from_slice(piece);
+                Ok(())
+            });
+            read.expect("it can be read");
+            assert_eq!(whole, expected, "the range from byte {offset}");
+            let beyond = artifact.read_range(offset..size + 2, &mut |_| Ok(()));
+            let error = beyond.expect_err("there are fewer bytes");
+            assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof, "a range beyond the end: {error}");
         }
     }
 }

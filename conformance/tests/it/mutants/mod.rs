@@ -150,7 +150,14 @@ const CACHE: &[(&str, &[CacheFault])] = &[
     ("C 200", &[CacheFault::HitsUnconfirmed]),
     ("K 194", &[CacheFault::OneMakerForAFormat, CacheFault::OutputsMixed]),
     ("C 230", &[CacheFault::RefusalsTellDigests, CacheFault::WarnsBeforeAsking]),
-    ("C 207", &[CacheFault::ArtifactsMisnamed, CacheFault::ArtifactsReadFromTheStart]),
+    (
+        "C 207",
+        &[
+            CacheFault::ArtifactsMisnamed,
+            CacheFault::ArtifactsReadFromTheStart,
+            CacheFault::RangesFromTheStart,
+        ],
+    ),
     ("K 208", &[CacheFault::MadeByEach, CacheFault::TwoMakers]),
     ("C 210", &[CacheFault::KeyedByText]),
     ("C 267", &[CacheFault::ChangedArtifactsTrusted, CacheFault::LooksWait]),

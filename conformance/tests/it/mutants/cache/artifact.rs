@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Seek as _};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -52,6 +53,9 @@ impl BrokenCache {
             (CacheFault::MadeByEach, Artifact::Present(_)) => MemoryCache::new()?.artifact(key).await?,
             (CacheFault::ArtifactsReadFromTheStart, Artifact::Present(artifact)) => {
                 Artifact::Present(Box::new(FromTheStart(artifact, Arc::default())))
+            }
+            (CacheFault::RangesFromTheStart, Artifact::Present(artifact)) => {
+                Artifact::Present(Box::new(RangesFromTheStart(artifact)))
             }
             (CacheFault::ArtifactsMisnamed, Artifact::Present(artifact)) => {
                 Artifact::Present(Box::new(Misnamed(artifact, Checksum::of(0, &[]))))
@@ -113,6 +117,32 @@ impl ArtifactHandle for FromTheStart {
         let count = self.0.read_at(self.1.load(Ordering::SeqCst), buffer)?;
         self.1.fetch_add(count as u64, Ordering::SeqCst);
         Ok(count)
+    }
+}
+
+/// As one request whose range is lost.
+#[derive(Clone, Debug)]
+struct RangesFromTheStart(Box<dyn ArtifactHandle>);
+
+impl ArtifactHandle for RangesFromTheStart {
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    fn made(&self) -> &Made {
+        self.0.made()
+    }
+
+    fn path(&self) -> Option<&Path> {
+        self.0.path()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read_at(offset, buffer)
+    }
+
+    fn read_range(&self, range: Range<u64>, each: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        self.0.read_range(0..range.end - range.start, each)
     }
 }
 

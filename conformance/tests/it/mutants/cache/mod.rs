@@ -100,6 +100,7 @@ pub(crate) enum CacheFault {
     PullsOutlive,
     PushRefuses,
     PushRewrites,
+    RangesFromTheStart,
     ReaderLosesContent,
     ReadOnlyLies,
     RefusalsTellDigests,
