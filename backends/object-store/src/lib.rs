@@ -101,6 +101,7 @@
 //! |---|---|
 //! | a look for a blob, a small document | 1 |
 //! | reading a blob | 2, by ranges as well |
+//! | reading an artifact | 2, and 1 for each run of blocks with data; a store in front of the bucket asks for 16 MiB at a time |
 //! | storing a blob of at most 16 KiB; a larger one | 4; 5, and one for each 5 MiB |
 //! | setting a name; n names at once | 3 and the looks; 4 n + 5 |
 //! | a lease | 2, and 4 in each `lease_seconds` |
@@ -127,6 +128,7 @@ mod claim;
 mod clock;
 mod collect;
 mod config;
+mod connector;
 mod content;
 mod entries;
 mod error;

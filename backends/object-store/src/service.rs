@@ -7,13 +7,10 @@ use std::time::Duration;
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
-use object_store::client::{HttpClient, HttpConnector, SpawnedReqwestConnector};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{
-    BackoffConfig, ClientConfigKey, ClientOptions, ObjectStore, ObjectStoreScheme, RetryConfig,
-};
+use object_store::{BackoffConfig, ClientConfigKey, ObjectStore, ObjectStoreScheme, RetryConfig};
 use plyfold_core::{Error, OptionFault, Result};
 use serde_json::Value;
 use url::Url;
@@ -21,6 +18,7 @@ use url::Url;
 use crate::background;
 use crate::bucket::Bucket;
 use crate::config::Config;
+use crate::connector::Connector;
 use crate::files::Files;
 
 /// The objects of `memory:` of this process.
@@ -45,22 +43,10 @@ fn retry(expiry: Duration) -> RetryConfig {
     RetryConfig { backoff, max_retries: 24, retry_timeout: expiry.min(RETRIES) }
 }
 
-/// Connects by reqwest. A machine without CA certificates connects as well: to what needs none, and a connection that needs
-/// one fails.
-#[derive(Debug)]
-struct Connector(SpawnedReqwestConnector);
-
-impl HttpConnector for Connector {
-    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let without = || options.clone().with_no_system_certificates(true);
-        self.0.connect(options).or_else(|e| self.0.connect(&without()).map_err(|_| e))
-    }
-}
-
 /// A store by the builder of its service: the environment, what is set here, and the options, each before the next.
 macro_rules! connected {
     ($builder:ty, $key:ty, $uri:ident, $config:ident) => {{
-        let connector = Connector(SpawnedReqwestConnector::new(background::handle()?));
+        let connector = Connector(background::handle()?);
         let mut builder = <$builder>::from_env().with_url($uri).with_http_connector(connector);
         builder = builder.with_retry(retry($config.expiry()));
         for (key, value) in [(ClientConfigKey::ReadTimeout, STALL), (ClientConfigKey::Timeout, UNLIMITED)] {

@@ -2,22 +2,28 @@
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::path::Path as FilePath;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
-use object_store::ObjectStoreExt as _;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
 use object_store::path::Path;
-use plyfold_core::block_sums::{BLOCK, BlockSums, Checksum};
+use plyfold_core::block_sums::{BLOCK, BlockSums, Checksum, SumsInOrder};
 use plyfold_core::{ArtifactHandle, ArtifactKey, Error, Made, Result};
 
 use crate::background;
 use crate::bucket::Bucket;
+use crate::reading;
 use crate::record::{self, Found, State};
 use crate::shared::Shared;
 
 /// Blocks of an artifact that a handle keeps: a reader that goes forward reads each once.
 const KEPT_BLOCKS: usize = 2;
+
+/// The longest piece that is handed out: it stays in the cache of a core.
+const PIECE: usize = 256 << 10;
 
 /// An artifact that is here. It waits for nothing.
 pub(crate) async fn find(shared: &Shared, key: &ArtifactKey) -> Result<Option<StoredArtifact>> {
@@ -90,19 +96,116 @@ impl StoredArtifact {
         blocks.push((block, bytes.clone()));
         Ok(bytes)
     }
+
+    /// Reads blocks by one request, and hands out what is `wanted` of them as it comes: each is compared with its checksum
+    /// when all of it was handed out.
+    fn read_blocks(
+        &self,
+        blocks: Range<u64>,
+        wanted: Range<u64>,
+        each: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut at = blocks.start * BLOCK;
+        let end = self.size().min(blocks.end * BLOCK);
+        let (stored, range) = (self.0.clone(), at..end);
+        let mut content = background::wait(async move { stored.content(range).await })?;
+        let mut sum = SumsInOrder::default();
+        while at < end {
+            let block = at / BLOCK;
+            let block_end = end.min((block + 1) * BLOCK);
+            let most = ((block_end - at) as usize).min(PIECE);
+            let (read, chunk) = background::wait(async move {
+                let chunk = content.next(most).await?;
+                Ok((content, chunk))
+            })?;
+            content = read;
+            if chunk.is_empty() {
+                return Err(self.0.short(at).into());
+            }
+            sum.update(&chunk);
+            let next = at + chunk.len() as u64;
+            let part = at.max(wanted.start)..next.min(wanted.end);
+            if !part.is_empty() {
+                each(&chunk[(part.start - at) as usize..(part.end - at) as usize])?;
+            }
+            at = next;
+            if at == block_end && !self.0.sums.has_block(block, &std::mem::take(&mut sum).finish()) {
+                return Err(self.0.changed(block).into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Content that comes in order.
+struct Content {
+    bytes: BoxStream<'static, Result<Bytes>>,
+    /// What has come last, and was not taken yet.
+    chunk: Bytes,
+}
+
+impl Content {
+    /// At most so many of the next bytes, as they come; none at the end.
+    async fn next(&mut self, most: usize) -> Result<Bytes> {
+        while self.chunk.is_empty() {
+            match self.bytes.next().await.transpose()? {
+                Some(chunk) => self.chunk = chunk,
+                None => break,
+            }
+        }
+        Ok(self.chunk.split_to(self.chunk.len().min(most)))
+    }
+}
+
+/// Hands out so many zeros.
+fn zeros(mut count: u64, each: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    const ZEROS: &[u8] = &[0; 64 << 10];
+    while count > 0 {
+        let part = &ZEROS[..count.min(ZEROS.len() as u64) as usize];
+        each(part)?;
+        count -= part.len() as u64;
+    }
+    Ok(())
 }
 
 impl Stored {
     async fn fetch(&self, block: u64) -> Result<Bytes> {
-        let (start, end) = (block * BLOCK, (block * BLOCK + BLOCK).min(self.sums.size()));
-        let read = self.bucket.store().get_range(&self.data, start..end).await;
-        let at = |e: Error| e.with_context("object", &self.data);
-        let bytes = read.map_err(|e| at(self.bucket.failed(e, "reading an artifact")))?;
-        if bytes.len() as u64 != end - start || !self.sums.is_block(block, &bytes) {
-            let message = format!("checksum mismatch: {} bytes at {start}", end - start);
-            return Err(at(Error::corrupt(message).with_endpoint(&self.bucket)));
+        let (start, length) = (block * BLOCK, BLOCK.min(self.sums.size() - block * BLOCK) as usize);
+        let mut content = self.content(start..start + length as u64).await?;
+        let mut bytes = BytesMut::with_capacity(length);
+        while bytes.len() < length {
+            let chunk = content.next(length - bytes.len()).await?;
+            if chunk.is_empty() {
+                return Err(self.short(start + bytes.len() as u64));
+            }
+            bytes.extend_from_slice(&chunk);
         }
-        Ok(bytes)
+        if !self.sums.is_block(block, &bytes) {
+            return Err(self.changed(block));
+        }
+        Ok(bytes.freeze())
+    }
+
+    /// Bytes that are there, unverified.
+    async fn content(&self, range: Range<u64>) -> Result<Content> {
+        let Some((_, bytes)) = reading::read(&self.bucket, &self.data, Some(range)).await? else {
+            let gone = Error::not_found("an artifact is gone").with_context("object", &self.data);
+            return Err(gone.with_endpoint(&self.bucket));
+        };
+        Ok(Content { bytes, chunk: Bytes::new() })
+    }
+
+    fn short(&self, end: u64) -> Error {
+        self.damaged(format!("it ends after {end} of {} bytes", self.sums.size()))
+    }
+
+    fn changed(&self, block: u64) -> Error {
+        let start = block * BLOCK;
+        self.damaged(format!("checksum mismatch: {} bytes at {start}", BLOCK.min(self.sums.size() - start)))
+    }
+
+    fn damaged(&self, message: impl Into<String>) -> Error {
+        Error::corrupt(message).with_context("object", &self.data).with_endpoint(&self.bucket)
     }
 }
 
@@ -132,6 +235,24 @@ impl ArtifactHandle for StoredArtifact {
         let count = rest.len().min(buffer.len());
         buffer[..count].copy_from_slice(&rest[..count]);
         Ok(count)
+    }
+
+    fn read_range(&self, range: Range<u64>, each: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        let (mut at, end) = (range.start, range.end.min(self.size()));
+        while at < end {
+            // Whole blocks are read, because only these have checksums.
+            let (block, last) = (at / BLOCK, end.div_ceil(BLOCK));
+            let is_zeros = self.0.sums.is_zeros(block);
+            let run = (block..last).find(|block| self.0.sums.is_zeros(*block) != is_zeros).unwrap_or(last);
+            let stop = end.min(run * BLOCK);
+            if is_zeros {
+                zeros(stop - at, each)?;
+            } else {
+                self.read_blocks(block..run, at..stop, each)?;
+            }
+            at = stop;
+        }
+        if range.end > end { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
     }
 }
 

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a failure is the test's failure")]
 
+mod backpressure;
 mod clocks;
 mod content;
 mod corrupt;
@@ -18,5 +19,6 @@ mod network;
 mod nodes;
 mod objects;
 mod processes;
+mod ranges;
 mod refused;
 mod wrapped;

@@ -1,14 +1,21 @@
 //! `s3s-fs`, with a lock for each object.
 
+use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::BytesMut;
-use futures::TryStreamExt as _;
+use bytes::{Bytes, BytesMut};
+use futures::{TryStreamExt as _, stream};
 use s3s::dto::*;
 use s3s::{Body, S3, S3Request, S3Response, S3Result, s3_error};
 use s3s_fs::FileSystem;
 use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::task::spawn_blocking;
+
+/// Bytes that are read at once.
+const PIECE: usize = 256 << 10;
 
 /// Locks: objects that share one wait for each other.
 const LOCKS: usize = 256;
@@ -16,12 +23,15 @@ const LOCKS: usize = 256;
 /// Files, and who may touch them.
 pub(crate) struct Locked {
     files: Arc<FileSystem>,
+    folder: PathBuf,
     locks: Vec<Arc<Mutex<()>>>,
 }
 
 impl Locked {
-    pub(crate) fn new(files: FileSystem) -> Self {
-        Self { files: Arc::new(files), locks: (0..LOCKS).map(|_| Arc::default()).collect() }
+    /// Of the objects below a folder.
+    pub(crate) fn new(files: FileSystem, folder: &Path) -> Self {
+        let locks = (0..LOCKS).map(|_| Arc::default()).collect();
+        Self { files: Arc::new(files), folder: folder.to_owned(), locks }
     }
 
     /// Waits until no other request touches any of these objects.
@@ -84,6 +94,18 @@ macro_rules! of_one_object {
                 locked!(self, request, upload_part, [(&*bucket, &*key)])
             }
 
+            async fn get_object(
+                &self,
+                request: S3Request<GetObjectInput>,
+            ) -> S3Result<S3Response<GetObjectOutput>> {
+                let (bucket, key) = (request.input.bucket.clone(), request.input.key.clone());
+                let (files, path) = (self.files.clone(), self.folder.join(&bucket).join(&key));
+                let _held = self.lock([(&*bucket, &*key)]).await;
+                let mut found = files.get_object(request).await?;
+                found.output.body = Some(read(&path, &found.output)?);
+                Ok(found)
+            }
+
             async fn delete_objects(
                 &self,
                 request: S3Request<DeleteObjectsInput>,
@@ -115,8 +137,31 @@ of_one_object! {
     complete_multipart_upload(CompleteMultipartUploadInput) -> CompleteMultipartUploadOutput;
     create_multipart_upload(CreateMultipartUploadInput) -> CreateMultipartUploadOutput;
     delete_object(DeleteObjectInput) -> DeleteObjectOutput;
-    get_object(GetObjectInput) -> GetObjectOutput;
     head_object(HeadObjectInput) -> HeadObjectOutput;
+}
+
+/// The bytes of an answer, which `s3s-fs` reads 4 KiB at a time: a client would measure that. The file is replaced and never
+/// changed, so what was opened is the object of this answer.
+fn read(path: &Path, answer: &GetObjectOutput) -> S3Result<StreamingBlob> {
+    let range = answer.content_range.as_deref().and_then(|range| range.strip_prefix("bytes ")?.split('-').next());
+    let start = range.map_or(Ok(0), str::parse).map_err(|e| s3_error!(e, InternalError))?;
+    let left = answer.content_length.unwrap_or_default() as usize;
+    let mut file = File::open(path).map_err(|e| s3_error!(e, NoSuchKey))?;
+    file.seek(SeekFrom::Start(start)).map_err(|e| s3_error!(e, InternalError))?;
+    let bytes = stream::try_unfold((file, left), |(mut file, left)| async move {
+        if left == 0 {
+            return Ok(None);
+        }
+        let read = move || -> io::Result<_> {
+            let mut piece = vec![0; left.min(PIECE)];
+            file.read_exact(&mut piece)?;
+            Ok((Bytes::from(piece), file))
+        };
+        let (piece, file) = spawn_blocking(read).await.map_err(io::Error::other)??;
+        let left = left - piece.len();
+        Ok::<_, io::Error>(Some((piece, (file, left))))
+    });
+    Ok(StreamingBlob::wrap(bytes))
 }
 
 /// A body that is here to its end.

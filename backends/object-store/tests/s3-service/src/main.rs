@@ -27,10 +27,10 @@ async fn main() -> Result<(), Failed> {
     let (Some(folder), Some(key)) = (arguments.next(), arguments.next()) else {
         return Err("usage: plyfold-s3-service FOLDER KEY".into());
     };
-    let files = FileSystem::new(folder).map_err(|e| format!("{e:?}"))?;
+    let files = FileSystem::new(&folder).map_err(|e| format!("{e:?}"))?;
     let mut service = match arguments.next().as_deref() {
         Some("unlocked") => S3ServiceBuilder::new(files),
-        _ => S3ServiceBuilder::new(Locked::new(files)),
+        _ => S3ServiceBuilder::new(Locked::new(files, folder.as_ref())),
     };
     service.set_auth(SimpleAuth::from_single(key.clone(), key));
     let service = service.build();
