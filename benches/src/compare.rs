@@ -13,6 +13,7 @@ use record::{Record, Records};
 use crate::result::Result;
 
 mod bench;
+mod bucket;
 mod cases;
 mod check;
 mod curves;

@@ -6,6 +6,7 @@ use crate::result::Result;
 
 mod archives;
 mod disks;
+mod fleet;
 mod layers;
 pub(crate) mod pulls;
 mod shared;
@@ -55,6 +56,8 @@ pub(crate) const CASES: &[Case] = &[
     case("load", archives::load),
     case("export", archives::export),
     case("sync", archives::sync),
+    case("fleet", fleet::second_machine),
+    case("fleet-again", fleet::again),
     case("verify", stores::verify),
     case("gc", stores::collect),
 ];

@@ -96,7 +96,8 @@ fn add(sum: &mut (usize, u128), bytes: &[u8]) {
     sum.1 = sum.1.wrapping_add(u128::from_str_radix(&digest.digest()[..32], 16).unwrap_or_default());
 }
 
-fn file_digest(path: &Path) -> Result<String> {
+/// The digest of a file.
+pub(crate) fn file_digest(path: &Path) -> Result<String> {
     let mut hasher = digest::Hasher::sha256();
     hasher.read_all(File::open(path)?)?;
     Ok(hasher.finish().to_string())

@@ -26,6 +26,7 @@ const PROGRAMS: &[(&str, &[&str], &str)] = &[
     ("mkfs.erofs", &["--version"], "Debian's package erofs-utils, or .ci/peers"),
     ("openssl", &["version"], "Debian's package openssl"),
     ("oras", &["version"], ".ci/peers brings it"),
+    ("plyfold-s3-service", &["--version"], ".ci/services builds it"),
     ("sha256sum", &["--version"], "Debian's package coreutils"),
     ("skopeo", &["--version"], "Debian's package skopeo"),
     ("tar", &["--version"], "Debian's package tar"),
@@ -118,7 +119,12 @@ pub(crate) fn root() -> PathBuf {
 
 fn in_path(name: &str) -> Option<PathBuf> {
     let folders = env::var_os("PATH").unwrap_or_default();
-    let more = [root().join("target/peers/usr/bin"), "/usr/sbin".into(), "/sbin".into()];
+    let more = [
+        root().join("target/peers/usr/bin"),
+        root().join("target/services/bin"),
+        "/usr/sbin".into(),
+        "/sbin".into(),
+    ];
     let folders: Vec<PathBuf> = env::split_paths(&folders).chain(more).collect();
     [format!("{name}-forky"), name.to_owned()]
         .iter()

@@ -86,6 +86,11 @@ impl Program {
         Ok(())
     }
 
+    /// What it is called with, the program first.
+    pub(crate) fn words(&self) -> &[OsString] {
+        &self.words
+    }
+
     /// Runs it once.
     pub(crate) fn run(&self) -> Result<Cost> {
         self.clear()?;

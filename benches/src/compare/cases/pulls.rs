@@ -14,7 +14,7 @@ use crate::compare::{check, inputs};
 use crate::result::Result;
 
 /// The size of the disk that is written to.
-const UPPER: &str = "8589934592";
+pub(super) const UPPER: &str = "8589934592";
 
 pub(crate) fn pull(bench: &Bench) -> Result<Record> {
     let layout = two_layers(bench)?;
